@@ -1,0 +1,1 @@
+"""Customer value: grades, and the reasons for them."""

@@ -1,0 +1,371 @@
+"""Settings of one company: frozen, typed, checked. Every default of the product is written here, once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clv.errors import ConfigError
+from clv.tables import CORE, CRITERIA
+
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Days = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+# Characteristics of people that must not decide how they are served.
+PROTECTED = (
+    "age",
+    "birth",
+    "sex",
+    "gender",
+    "nationality",
+    "ethnicity",
+    "religion",
+    "health",
+    "disability",
+    "marital",
+)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Section):
+    """Where one core table comes from, and how its columns are named there.
+
+    `path` is a file (relative to the working folder, or `package://module/file`), `table` a table or `query` a
+    SELECT in the DuckDB file `database` (default: the company's warehouse). `columns` maps core names to SQL
+    expressions over the source's columns; without it the source already uses the core names.
+    """
+
+    path: str | None = None
+    table: str | None = None
+    query: str | None = None
+    database: str | None = None
+    format: Literal["csv", "whitespace", "parquet"] | None = None
+    delimiter: str = ","
+    date_format: str | None = None
+    columns: dict[str, str] = {}
+    where: str | None = None
+    exact_duplicates: Literal["keep", "set_aside"] = "keep"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        given = [name for name in ("path", "table", "query") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of path, table, query; found {given or 'none'}")
+        return self
+
+
+class Attribute(Section):
+    """A further column of `customers`, with its type and the moment at which it is known."""
+
+    type: Literal["category", "number", "flag"]
+    known_at: Literal["first_contact", "after_contact"]
+    label: str | None = None
+
+
+class EngineSettings(Section):
+    threads: Count = 2
+    memory_limit: str = "4GB"
+    temp_directory: str | None = None
+
+
+class LifetimeValueSettings(Section):
+    horizon_months: Count = 12
+    discount_rate_annual_ratio: NotNegative = 0.10
+    snapshots: Count = 4
+    snapshot_step_days: Count = 30
+    min_history_days: Count = 60
+    num_leaves: Annotated[int, Field(ge=2, le=11)] = 7
+    rounds: Count = 200
+    learning_rate: Positive = 0.03
+    tweedie_variance_power: Annotated[float, Field(gt=1, lt=2)] = 1.2
+
+
+class PaymentSettings(Section):
+    late_after_days: Count = 30
+    grace_days: Days = 0
+    default_terms_days: Days = 30
+    settled_tolerance_ratio: Ratio = 0.01
+    settled_tolerance_amount: NotNegative = 5.0
+    cap_days: Count = 180
+    record_months: Count = 12
+    training_months: Count = 24
+    outlook_days: Count = 90
+    minimum_late_invoices: Count = 50
+    minimum_invoices: Count = 500
+
+
+class OrderAmountSettings(Section):
+    measure: Literal["amount", "quantity"] = "amount"
+    months: Literal[12, 24] = 12
+
+
+class ContributionSettings(Section):
+    """Rules of the margin ladder; rates in the reporting currency."""
+
+    default_margin_ratio: Annotated[float, Field(gt=-1, lt=1)] | None = None
+    category_margin_ratio: dict[str, Annotated[float, Field(gt=-1, lt=1)]] = {}
+    order_cost: NotNegative = 0.0
+    line_cost: NotNegative = 0.0
+    freight_ratio: Ratio = 0.0
+    return_line_cost: NotNegative = 0.0
+    service_rates: dict[str, NotNegative] = {}
+    dispute_cost: NotNegative = 0.0
+    capital_rate_annual_ratio: NotNegative = 0.08
+    loss_given_default_ratio: Ratio = 0.5
+    late_money: Literal["auto", "contribution", "never"] = "auto"
+
+
+class ProspectSettings(Section):
+    conversion_days: Count = 90
+    value_months: Count = 12
+    snapshot_step_days: Count = 30
+    training_months: Count = 36
+    judgement_weight_ratio: Ratio = 0.3
+    valid_days: Count = 60
+    minimum_prospects: Count = 100
+    minimum_conversions: Count = 20
+
+
+class CompositeSettings(Section):
+    weights: dict[str, NotNegative] = {
+        "lifetime_value": 0.5,
+        "payment": 0.3,
+        "contribution": 0.2,
+        "order_amount": 0.0,
+    }
+    minimum_coverage_ratio: Ratio = 0.6
+
+    @model_validator(mode="after")
+    def _weights_make_sense(self) -> Self:
+        allowed = [name for name in CRITERIA if name != "prospect"]
+        for name in self.weights:
+            if name not in allowed:
+                raise ValueError(f"weights: unknown criterion {name!r}; known are {', '.join(allowed)}")
+        total = sum(self.weights.values())
+        if abs(total - 1) > 1e-9:
+            listed = ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items())
+            raise ValueError(f"weights sum to {total:.2f}, expected 1.00 ({listed})")
+        return self
+
+
+class TierSettings(Section):
+    policy: Literal["pyramid"] = "pyramid"
+    shares_ratio: dict[str, Ratio] = {"important": 0.01, "main": 0.19, "ordinary": 0.30, "small": 0.50}
+    prospect_shares_ratio: dict[str, Ratio] = {"hot": 0.01, "warm": 0.19, "cool": 0.30, "cold": 0.50}
+    key: list[str] = ["important", "main"]
+    prospect_key: list[str] = ["hot", "warm"]
+    band_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.20
+    active_months: Count = 24
+
+    @model_validator(mode="after")
+    def _shares_make_sense(self) -> Self:
+        for field, key in (("shares_ratio", "key"), ("prospect_shares_ratio", "prospect_key")):
+            shares: dict[str, float] = getattr(self, field)
+            if abs(sum(shares.values()) - 1) > 1e-9:
+                raise ValueError(f"{field} sum to {sum(shares.values()):.4f}, expected 1.00")
+            if "inactive" in shares:
+                raise ValueError(f"{field}: 'inactive' is kept for lapsed customers; choose another name")
+            marked: list[str] = getattr(self, key)
+            if marked != list(shares)[: len(marked)]:
+                raise ValueError(
+                    f"{key} must be the highest tiers, in order: {list(shares)[: len(marked)]}, not {marked}"
+                )
+        return self
+
+
+class GateSettings(Section):
+    negative_contribution: bool = True
+    late_payment_probability: Ratio | None = 0.5
+    overdue_balance_ratio: Ratio | None = 0.3
+
+
+class ExplainSettings(Section):
+    reasons_for: Count = 3
+    reasons_against: Count = 2
+    minimum_share_ratio: Ratio = 0.10
+    minimum_peers: Count = 20
+
+
+class MlflowSettings(Section):
+    tracking_uri: str = "sqlite:///models/mlflow.db"
+    artifact_dir: str = "models/artifacts"
+
+
+class WarehouseSettings(Section):
+    path: str | None = None
+    serving_dir: str = "data/serving"
+
+
+class Config(Section):
+    """Everything that one company can choose. Built by `load`; logged whole with every run."""
+
+    company: Name
+    language: Literal["en"] = "en"
+    reporting_currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    time_zone: str = "UTC"
+    seed: int = 7
+    example_months: list[date] = []
+    left_truncated_before: date | None = None
+    sources: dict[str, Source]
+    attributes: dict[str, Attribute] = {}
+    segment: list[str] = []
+    engine: EngineSettings = EngineSettings()
+    lifetime_value: LifetimeValueSettings = LifetimeValueSettings()
+    payment: PaymentSettings = PaymentSettings()
+    order_amount: OrderAmountSettings = OrderAmountSettings()
+    contribution: ContributionSettings = ContributionSettings()
+    prospect: ProspectSettings = ProspectSettings()
+    composite: CompositeSettings = CompositeSettings()
+    tiers: TierSettings = TierSettings()
+    gates: GateSettings = GateSettings()
+    explain: ExplainSettings = ExplainSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    warehouse: WarehouseSettings = WarehouseSettings()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        unknown = sorted(set(self.sources) - set(CORE))
+        if unknown:
+            raise ValueError(f"sources: unknown table {_with_nearest(unknown[0], list(CORE))}")
+        if "order_lines" not in self.sources:
+            raise ValueError("sources: order_lines is required (customers may be derived from it)")
+        for name, source in self.sources.items():
+            allowed = [*CORE[name].names, *(self.attributes if name == "customers" else [])]
+            for column in source.columns:
+                if column not in allowed:
+                    raise ValueError(
+                        f"sources.{name}.columns: unknown column {_with_nearest(column, allowed)}"
+                    )
+        for name in self.attributes:
+            if any(word in name.lower().split("_") for word in PROTECTED):
+                raise ValueError(
+                    f"attributes.{name}: a person's age, sex, nationality or health is refused as a feature; "
+                    "remove it"
+                )
+            if name in CORE["customers"].names:
+                raise ValueError(f"attributes.{name}: is a core column already; choose another name")
+        for name in self.segment:
+            if name not in self.attributes or self.attributes[name].type != "category":
+                raise ValueError(f"segment: {name!r} must be a declared attribute of type category")
+        if self.warehouse_path.stem == "clv":
+            raise ValueError("warehouse.path: a file named clv.duckdb cannot hold the schema clv; rename it")
+        return self
+
+    @property
+    def warehouse_path(self) -> Path:
+        return Path(self.warehouse.path or f"data/{self.company}.duckdb")
+
+    @property
+    def known_at_first_contact(self) -> dict[str, Attribute]:
+        """Attributes a model of prospects, or of young customers, may use."""
+        return {name: a for name, a in self.attributes.items() if a.known_at == "first_contact"}
+
+    @property
+    def charges_late_money(self) -> bool:
+        """Whether contribution pays for late money; `auto`: only where payment has no weight of its own."""
+        if self.contribution.late_money == "auto":
+            return self.composite.weights.get("payment", 0) == 0
+        return self.contribution.late_money == "contribution"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the resolved settings, without where and on how many threads they run."""
+        content = self.model_dump(mode="json", exclude={"engine", "mlflow", "warehouse", "example_months"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Settings in the YAML file at `path`, with `overrides` such as `tiers.band_ratio=0.1` on top.
+
+    Raises ConfigError naming the key, what was found and the nearest known key.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"Expected a configuration file at {path}: {error.strerror}. See configs/ for examples."
+        ) from error
+    try:
+        content = yaml.safe_load(text)
+        for override in overrides:
+            _apply(content, override)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(content).__name__}.")
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(error, str(path)))) from error
+
+
+def _apply(content: Any, override: str) -> None:
+    key, sign, value = override.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"--set expects key=value such as tiers.band_ratio=0.1, found {override!r}.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(content, dict):
+            break
+        content = content.setdefault(parent, {})
+    if not isinstance(content, dict):
+        raise ConfigError(f"--set {key}: {'.'.join(parents)} is a value, not a section.")
+    content[last] = yaml.safe_load(value)
+
+
+def _sentences(error: ValidationError, path: str) -> list[str]:
+    sentences = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(item["loc"][:-1])
+            sentences.append(f"{path}: unknown key {_with_nearest(where, known, str(item['loc'][-1]))}.")
+        elif item["type"] == "missing":
+            sentences.append(f"{path}: {where} is required and absent.")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            found = (
+                ""
+                if isinstance(item["input"], dict) or item["type"] == "value_error"
+                else f", found {item['input']!r}"
+            )
+            sentences.append(f"{path}: {where + ': ' if where else ''}{message}{found}.")
+    return sentences
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Field names of the section at `location`; sources and attributes are mappings of sections."""
+    model: type[BaseModel] = Config
+    for part in location:
+        if part == "sources" or part == "attributes":
+            model = Source if part == "sources" else Attribute
+            continue
+        field = model.model_fields.get(str(part))
+        if (
+            field is not None
+            and isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+        ):
+            model = field.annotation
+    return list(model.model_fields)
+
+
+def _with_nearest(shown: str, known: Sequence[str], word: str | None = None) -> str:
+    nearest = difflib.get_close_matches(word or shown, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
+    return f"{shown!r} ({hint})"

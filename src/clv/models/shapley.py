@@ -1,0 +1,285 @@
+"""Exact interventional Shapley values of a model's link-scale output against one reference row.
+
+The game: a coalition's features take the customer's values, all others the reference's, and its worth is the
+model's output on that mixed row (Lundberg et al., 2020, "From local explanations to global understanding with
+explainable AI for trees", interventional; Shapley, 1953). So the values answer "what makes this customer differ
+from the reference customer", and a monotone model cannot give a reason that contradicts its fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import factorial
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from clv.errors import ModelError
+
+Floats = NDArray[np.float64]
+
+MAX_LEAVES = 11  # a table has 2^(leaves - 1) rows: 1,024 of them, twice as many for each further leaf
+MAX_PLAYERS = 6  # coalition_shapley calls the model 2^players times
+BLOCK_ROWS = 2048  # columns, contributions and scratch of one block stay in a core's own cache
+ZERO_THRESHOLD = float(np.float32(1e-35))  # LightGBM's kZeroThreshold, a float32
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Contributions of n rows, in the order they came in: `raw == raw_reference + phi.sum(axis=1)` up to rounding.
+
+    `raw` [n] is the output on the link scale, `raw_reference` that of the reference row, `phi` [n, features].
+    """
+
+    raw: Floats
+    raw_reference: float
+    phi: Floats
+
+
+class TreeShapley:
+    """Shapley values of a small LightGBM model, looked up in tables.
+
+    With the reference fixed, a tree's Shapley values depend on nothing but which way the row goes at each internal
+    node. So every tree of at most 11 leaves gets a table with one row per pattern of decisions and one column per
+    feature it splits on, and explaining a row is as many lookups as the model has trees.
+
+    Missing values go where LightGBM sends them, in rows and in the reference alike.
+    """
+
+    def __init__(self, booster: lgb.Booster, reference: Floats) -> None:
+        """Build the tables of `booster` against `reference` [features].
+
+        Raises ModelError for what has no such table: trees of more than 11 leaves, categorical splits, linear
+        leaves, several outputs, or averaged trees (random forests).
+        """
+        model = booster.dump_model()
+        if model["num_tree_per_iteration"] != 1 or model.get("average_output"):
+            raise ModelError(
+                "expected a boosted model with one output, found several outputs or averaged trees. "
+                "Train it with boosting=gbdt and a single-output objective."
+            )
+        self.features = int(model["max_feature_idx"]) + 1
+        reference = np.asarray(reference, dtype=np.float64)
+        if reference.shape != (self.features,):
+            raise ModelError(
+                f"expected a reference row of {self.features} features, found the shape {reference.shape}. "
+                "Give one value per feature of the model, in its order."
+            )
+        trees = [_Tree.parse(info) for info in model["tree_info"]]
+        self._columns = sorted({node.column for tree in trees for node in tree.nodes})
+        self._lookups = _lookups(trees, self._columns, reference)
+        self._constant = sum((tree.leaves[0].value for tree in trees if not tree.nodes), start=0.0)
+        self._pattern = np.dtype(np.uint8 if all(len(tree.nodes) <= 8 for tree in trees) else np.uint16)
+        raw, _ = self._block(reference[:, None])
+        self.raw_reference = float(raw[0])
+
+    def attribute(self, X: Floats) -> Attribution:
+        """Contributions of the rows `X` [n, features], in blocks: memory beyond the result does not grow with n."""
+        X = np.asarray(X)
+        if X.ndim != 2 or X.shape[1] != self.features:
+            raise ModelError(
+                f"expected rows of {self.features} features, found an array of shape {X.shape}. "
+                "Give the features the model was trained on, in its order."
+            )
+        raw = np.empty(len(X))
+        phi = np.zeros(X.shape)
+        used = sorted({feature for feature, _, _ in self._columns})
+        for start in range(0, len(X), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            raw[rows], block = self._block(np.ascontiguousarray(X[rows].T, dtype=np.float64))
+            phi[rows, used] = block[used].T
+        return Attribution(raw, self.raw_reference, phi)
+
+    def _block(self, X: Floats) -> tuple[Floats, Floats]:
+        """Outputs [rows] and contributions [features, rows] of rows given feature by feature [features, rows]."""
+        rows = X.shape[1]
+        columns = [_fill(X[feature], missing, left) for feature, missing, left in self._columns]
+        raw = np.full(rows, self._constant)
+        phi = np.zeros(X.shape)
+        is_left = np.empty(rows, dtype=bool)
+        bit = np.empty(rows, dtype=self._pattern)
+        pattern = np.empty(rows, dtype=self._pattern)
+        found = np.empty(rows)
+        for lookup in self._lookups:
+            pattern.fill(0)
+            for column, threshold, weight in lookup.splits:
+                np.less_equal(columns[column], threshold, out=is_left)
+                np.multiply(is_left, self._pattern.type(weight), out=bit)
+                np.bitwise_or(pattern, bit, out=pattern)
+            index = pattern.astype(np.intp)
+            raw += np.take(lookup.value, index, out=found, mode="clip")
+            for feature, table in lookup.phi:
+                contribution = phi[feature]
+                contribution += np.take(table, index, out=found, mode="clip")
+        return raw, phi
+
+
+def linear_shapley(weights: Floats, intercept: float, X: Floats, reference: Floats) -> Attribution:
+    """Shapley values of the linear `intercept + X @ weights` (a logistic regression's logit); X [n, features]."""
+    weights, reference = np.asarray(weights, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    X = np.asarray(X, dtype=np.float64)
+    return Attribution(X @ weights + intercept, float(reference @ weights + intercept), (X - reference) * weights)
+
+
+def coalition_shapley(f: Callable[[Floats], Floats], X: Floats, reference: Floats) -> Attribution:
+    """Shapley values of any `f` from rows [n, k] to outputs [n], by its definition over all 2^k coalitions.
+
+    `f` is called 2^k times on n rows; ModelError for k > 6, or where `f` gives something else than n numbers.
+    """
+    X, reference = np.asarray(X, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    n, k = X.shape
+    if k > MAX_PLAYERS or reference.shape != (k,):
+        raise ModelError(
+            f"expected at most {MAX_PLAYERS} inputs and a reference of as many, found {k} and the shape "
+            f"{reference.shape}. Join inputs, or use a model with an explanation of its own."
+        )
+    players = np.arange(k)
+    worth = np.empty((2**k, n))
+    for coalition in range(2**k):
+        output = np.asarray(f(np.where(coalition >> players & 1, X, reference)), dtype=np.float64)
+        if output.shape != (n,):
+            raise ModelError(f"expected {n} outputs of the explained function, found the shape {output.shape}.")
+        worth[coalition] = output
+    phi = np.zeros((n, k))
+    for coalition in range(2**k):
+        members = coalition.bit_count()
+        for player in range(k):
+            if not coalition >> player & 1:
+                share = factorial(members) * factorial(k - members - 1) / factorial(k)
+                phi[:, player] += share * (worth[coalition | 1 << player] - worth[coalition])
+    return Attribution(worth[-1], float(worth[0, 0]) if n else float(f(reference[None, :])[0]), phi)
+
+
+# --- the trees, as LightGBM describes them ----------------------------------------------------------------------
+
+Column = tuple[int, str, bool]  # feature, missing type, whether missing goes left: what decides how it is compared
+
+
+@dataclass(frozen=True)
+class _Node:
+    column: Column
+    threshold: float
+
+    @property
+    def feature(self) -> int:
+        return self.column[0]
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    value: float
+    path: tuple[tuple[int, bool], ...]  # (number of the internal node, whether the path goes left there)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    nodes: list[_Node]
+    leaves: list[_Leaf]
+
+    @classmethod
+    def parse(cls, info: dict[str, Any]) -> _Tree:
+        if info["num_leaves"] > MAX_LEAVES:
+            raise ModelError(
+                f"expected trees of at most {MAX_LEAVES} leaves, found {info['num_leaves']} in tree "
+                f"{info['tree_index']}. Train with num_leaves <= {MAX_LEAVES}; more rounds cost less than more leaves."
+            )
+        tree = cls([], [])
+        tree._walk(info["tree_structure"], ())
+        return tree
+
+    def _walk(self, part: dict[str, Any], path: tuple[tuple[int, bool], ...]) -> None:
+        if "split_feature" not in part:
+            if "leaf_coeff" in part:
+                raise ModelError("expected constant leaves, found linear ones. Train with linear_tree=false.")
+            self.leaves.append(_Leaf(float(part["leaf_value"]), path))
+            return
+        if part["decision_type"] != "<=":
+            raise ModelError(
+                f"expected numerical splits, found a categorical one on feature {part['split_feature']}. "
+                "Encode the categories as numbers before training."
+            )
+        number = len(self.nodes)
+        missing = str(part["missing_type"])
+        column = (int(part["split_feature"]), missing, missing != "None" and bool(part["default_left"]))
+        self.nodes.append(_Node(column, float(part["threshold"])))
+        self._walk(part["left_child"], (*path, (number, True)))
+        self._walk(part["right_child"], (*path, (number, False)))
+
+
+def _fill(values: Floats | np.float64, missing: str, is_left: bool) -> Floats:
+    """One feature with its missing values so replaced that `value <= threshold` sends them where LightGBM does."""
+    if missing == "None":
+        return np.where(np.isnan(values), 0.0, values)
+    is_missing = np.isnan(values)
+    if missing == "Zero":
+        is_missing |= np.abs(values) <= ZERO_THRESHOLD
+    return np.where(is_missing, -np.inf if is_left else np.inf, values)
+
+
+# --- the tables -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """One tree: its splits (column, threshold, weight of the bit), and its tables over the patterns of decisions."""
+
+    splits: list[tuple[int, float, int]]
+    value: Floats
+    phi: list[tuple[int, Floats]]
+
+
+def _lookups(trees: list[_Tree], columns: list[Column], reference: Floats) -> list[_Lookup]:
+    number = {column: i for i, column in enumerate(columns)}
+    at_reference = {column: float(_fill(reference[column[0]], *column[1:])) for column in columns}
+    lookups = []
+    for tree in trees:
+        if not tree.nodes:
+            continue
+        value, phi = _tables(tree, [at_reference[node.column] <= node.threshold for node in tree.nodes])
+        splits = [(number[node.column], node.threshold, 1 << bit) for bit, node in enumerate(tree.nodes)]
+        lookups.append(_Lookup(splits, value, list(phi.items())))
+    return lookups
+
+
+def _tables(tree: _Tree, reference_left: list[bool]) -> tuple[Floats, dict[int, Floats]]:
+    """Output and contributions by feature for every pattern of decisions (bit i is set: left at node i).
+
+    A leaf is reached by the coalitions that hold all of `own` (features whose own value is needed to get there)
+    and none of `other` (features whose reference value is needed). Of such a game worth v each of the own gets
+    v (|own| - 1)! |other|! / (|own| + |other|)!, each of the other -v |own|! (|other| - 1)! / (|own| + |other|)!.
+    """
+    patterns = np.arange(1 << len(tree.nodes))
+    value = np.zeros(len(patterns))
+    phi = {feature: np.zeros(len(patterns)) for feature in sorted({node.feature for node in tree.nodes})}
+    for leaf in tree.leaves:
+        by_own: dict[int, NDArray[np.bool_]] = {}  # per feature on the path: does the row's value lead this way?
+        by_reference: dict[int, bool] = {}
+        for number, left in leaf.path:
+            feature = tree.nodes[number].feature
+            agrees = (patterns >> number & 1 == 1) == left
+            by_own[feature] = by_own.get(feature, np.ones(len(patterns), dtype=bool)) & agrees
+            by_reference[feature] = by_reference.get(feature, True) and reference_left[number] == left
+        value += leaf.value * np.all(list(by_own.values()), axis=0)
+        needs_own = [feature for feature, agrees in by_reference.items() if not agrees]
+        may_differ = [feature for feature, agrees in by_reference.items() if agrees]
+        worth = leaf.value * np.all([by_own[feature] for feature in needs_own], axis=0)
+        own = len(needs_own)
+        other = np.sum([~by_own[feature] for feature in may_differ], axis=0, dtype=np.intp, initial=0)
+        for feature in needs_own:
+            phi[feature] += worth * _SHARE[own - 1, other]
+        for feature in may_differ:
+            phi[feature] -= worth * ~by_own[feature] * _SHARE[other - 1, own]
+    return value, phi
+
+
+def _shares() -> Floats:
+    size = MAX_LEAVES + 1
+    return np.array(
+        [[factorial(i) * factorial(j) / factorial(i + j + 1) for j in range(size)] for i in range(size)]
+    )
+
+
+_SHARE = _shares()  # [i, j] = i! j! / (i + j + 1)!

@@ -1,0 +1,109 @@
+"""The engine in which the heavy queries run, and the file in which the results live (DuckDB)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from clv.errors import BusyError, TableError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STORAGE_VERSION = "v1.5.0"  # files stay readable for DuckDB 1.5 and 2
+
+
+class Engine:
+    """A DuckDB connection with four doors: run, frame, rows, load. SQL is DuckDB's dialect."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def run(self, sql: str, parameters: list[Any] | None = None) -> None:
+        """Execute one statement and drop its result."""
+        self._connection.execute(sql, parameters)
+
+    def frame(self, sql: str, parameters: list[Any] | None = None) -> pd.DataFrame:
+        """Result as a pandas frame: DECIMAL as float64, DATE as datetime64, text as str."""
+        return self._connection.execute(sql, parameters).df()
+
+    def rows(self, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Result as tuples, exact decimals kept; for small results."""
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def load(self, name: str, frame: pd.DataFrame) -> None:
+        """Make `frame` the table `name`, replacing one of that name."""
+        self._connection.register("_incoming", frame)
+        try:
+            self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _incoming")
+        finally:
+            self._connection.unregister("_incoming")
+
+    def append(self, name: str, frame: pd.DataFrame) -> None:
+        """Add the rows of `frame` to the table `name`, by column name; casts must succeed."""
+        self._connection.register("_incoming", frame)
+        try:
+            self._connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM _incoming")
+        finally:
+            self._connection.unregister("_incoming")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements inside take effect together, or none does."""
+        self._connection.execute("BEGIN TRANSACTION")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+@contextmanager
+def workspace(*, threads: int, memory_limit: str, temp_directory: Path | None = None) -> Iterator[Engine]:
+    """A fresh engine in memory that spills to `temp_directory` past `memory_limit`; gone afterwards."""
+    settings: dict[str, Any] = {
+        "threads": threads,
+        "memory_limit": memory_limit,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    if temp_directory is not None:
+        settings["temp_directory"] = str(temp_directory)
+    with duckdb.connect(":memory:", config=settings) as connection:
+        yield Engine(connection)
+
+
+@contextmanager
+def attached(db: Engine, path: Path, alias: str, *, read_only: bool) -> Iterator[None]:
+    """The DuckDB file at `path` under the name `alias` for the time of the block.
+
+    Raises TableError where a file to read is absent, BusyError where another process holds it.
+    """
+    if read_only and not path.exists():
+        raise TableError(
+            f"Expected a DuckDB file at {path}, found none. Check the path in the configuration."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}'"
+    quoted = str(path).replace("'", "''")
+    try:
+        db.run(f"ATTACH '{quoted}' AS {alias} ({options})")
+    except duckdb.IOException as error:
+        raise BusyError(
+            f"Expected to open {path}, found it held by another process or unreadable: {error}. "
+            "Wait for the other run to end, then start again."
+        ) from error
+    try:
+        yield
+    finally:
+        db.run(f"DETACH {alias}")
+
+
+def quote(identifier: str) -> str:
+    """`identifier` as a quoted SQL name, dots separating schema and table."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in identifier.split("."))

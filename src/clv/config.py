@@ -77,6 +77,13 @@ class Attribute(Section):
     label: str | None = None
 
 
+class ContractSettings(Section):
+    """When set-aside rows stop the run: more than this share of a table, and more than this many rows."""
+
+    maximum_rejected_ratio: Ratio = 0.05
+    tolerated_rows: Annotated[int, Field(ge=0)] = 10
+
+
 class EngineSettings(Section):
     threads: Count = 2
     memory_limit: str = "4GB"
@@ -208,7 +215,6 @@ class MlflowSettings(Section):
 
 class WarehouseSettings(Section):
     path: str | None = None
-    serving_dir: str = "data/serving"
 
 
 class Config(Section):
@@ -222,8 +228,9 @@ class Config(Section):
     example_months: list[date] = []
     left_truncated_before: date | None = None
     sources: dict[str, Source]
-    attributes: dict[str, Attribute] = {}
+    attributes: dict[Name, Attribute] = {}
     segment: list[str] = []
+    contract: ContractSettings = ContractSettings()
     engine: EngineSettings = EngineSettings()
     lifetime_value: LifetimeValueSettings = LifetimeValueSettings()
     payment: PaymentSettings = PaymentSettings()
@@ -244,6 +251,10 @@ class Config(Section):
             raise ValueError(f"sources: unknown table {_with_nearest(unknown[0], list(CORE))}")
         if "order_lines" not in self.sources:
             raise ValueError("sources: order_lines is required (customers may be derived from it)")
+        if "payments" in self.sources and "invoices" not in self.sources:
+            raise ValueError("sources.payments: needs sources.invoices; a payment belongs to an invoice")
+        if self.attributes and "customers" not in self.sources:
+            raise ValueError("attributes: need sources.customers; nothing else holds them")
         for name, source in self.sources.items():
             allowed = [*CORE[name].names, *(self.attributes if name == "customers" else [])]
             for column in source.columns:

@@ -1,8 +1,24 @@
-"""Core tables -> one row per customer, as of a date."""
+"""Core tables -> one row per customer, as of a date.
+
+The query reads the schema `past` only, so nothing dated on or after `as_of` can reach it. What the model may
+use is declared in `FEATURES`, with the concept each expresses to people and its direction.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from clv.config import Config
+from clv.period import add_months, see
+from clv.warehouse import quote
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clv.warehouse import Engine
 
 
 @dataclass(frozen=True)
@@ -16,3 +32,192 @@ class Feature:
     concept: str
     monotone: int
     unit: str
+
+
+WINDOWS_DAYS = (30, 90, 180, 365)
+HALF_LIVES_DAYS = (30, 90, 270)
+
+# Raw customer age (T_days) is left out on purpose: at scoring everyone is older than in training and trees
+# cannot extrapolate.
+FEATURES: tuple[Feature, ...] = (
+    Feature("days_since_last_purchase", "still_active", -1, "days"),
+    Feature("overdue_ratio", "still_active", -1, "ratio"),
+    Feature("orders_total", "order_rhythm", 1, "count"),
+    *(Feature(f"orders_{days}", "order_rhythm", 1, "count") for days in WINDOWS_DAYS),
+    Feature("orders_previous_90", "order_rhythm", 1, "count"),
+    *(Feature(f"orders_decayed_{days}", "order_rhythm", 1, "number") for days in HALF_LIVES_DAYS),
+    Feature("gap_mean_days", "order_rhythm", 0, "days"),
+    Feature("gap_sd_days", "order_rhythm", 0, "days"),
+    Feature("gap_last_days", "order_rhythm", 0, "days"),
+    *(Feature(f"value_{days}", "recent_value", 1, "money") for days in WINDOWS_DAYS),
+    Feature("value_previous_90", "recent_value", 1, "money"),
+    *(Feature(f"value_decayed_{days}", "recent_value", 1, "money") for days in HALF_LIVES_DAYS),
+    Feature("value_same_season", "season", 1, "money"),
+    Feature("order_value_mean", "order_value", 1, "money"),
+    Feature("order_value_max", "order_value", 1, "money"),
+    Feature("order_value_last", "order_value", 1, "money"),
+    Feature("order_value_first", "order_value", 0, "money"),
+    Feature("order_value_sd", "order_value", 0, "money"),
+    Feature("returned_ratio_365", "returns", 0, "ratio"),
+    Feature("products_365", "breadth", 0, "count"),
+    Feature("margin_ratio_365", "margin", 0, "ratio"),
+    Feature("services_365", "service", 0, "count"),
+)
+
+
+def customer_features(db: Engine, as_of: date, config: Config, horizon_days: int) -> pd.DataFrame:
+    """One row per customer with an order, return or cancellation before `as_of`, ordered by `customer_id`.
+
+    Beside FEATURES: the buy-till-you-die inputs `frequency`, `recency_days`, `T_days`, `order_count` and
+    `mean_order_value` (null for customers who only returned goods), `revenue_365` and `value_365`,
+    `order_amount` of the configured window, `has_recent_order` (within `tiers.active_months`), declared
+    attributes, `segment`, `sales_rep`, `account_group_id`. A purchase occasion is a day whose net amount is positive;
+    `value` is contribution before cost to serve, or net revenue (contribution.price_lines decides).
+    Leaves `past` showing `as_of`.
+    """
+    see(db, as_of)
+    return db.frame(features_sql(as_of, config, horizon_days))
+
+
+def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
+    """The query behind `customer_features`, in DuckDB's dialect, portable to PostgreSQL and Spark."""
+    amount_start = add_months(as_of, -config.order_amount.months)
+    active_start = add_months(as_of, -config.tiers.active_months)
+    amount_column = "net" if config.order_amount.measure == "amount" else "quantity"
+    # The same weeks a year ago say something only when the horizon is a part of the year.
+    season_end = as_of + timedelta(days=horizon_days - 365)
+    season = (
+        f"sum(value) FILTER (WHERE age_days <= 365 AND day < DATE '{season_end}')"
+        if horizon_days < 300
+        else "CAST(NULL AS DOUBLE)"
+    )
+    aggregates = [
+        "min(day) FILTER (WHERE is_purchase) AS first_day",
+        "max(day) FILTER (WHERE is_purchase) AS last_day",
+        "min(day) AS first_fact_day",
+        "count(*) FILTER (WHERE is_purchase) AS orders_total",
+        *(
+            f"count(*) FILTER (WHERE is_purchase AND age_days <= {days}) AS orders_{days}"
+            for days in WINDOWS_DAYS
+        ),
+        "count(*) FILTER (WHERE is_purchase AND age_days BETWEEN 91 AND 180) AS orders_previous_90",
+        *(
+            f"sum({_decayed('1', days)}) FILTER (WHERE is_purchase) AS orders_decayed_{days}"
+            for days in HALF_LIVES_DAYS
+        ),
+        *(f"sum(value) FILTER (WHERE age_days <= {days}) AS value_{days}" for days in WINDOWS_DAYS),
+        "sum(value) FILTER (WHERE age_days BETWEEN 91 AND 180) AS value_previous_90",
+        *(f"sum({_decayed('value', days)}) AS value_decayed_{days}" for days in HALF_LIVES_DAYS),
+        f"{season} AS value_same_season",
+        "sum(net) FILTER (WHERE age_days <= 365) AS revenue_365",
+        "sum(returned) FILTER (WHERE age_days <= 365) AS returned_365",
+        "sum(sold) FILTER (WHERE age_days <= 365) AS sold_365",
+        "sum(value) FILTER (WHERE is_purchase) AS purchase_value",
+        "sum(CAST(value AS DECIMAL(18,4)) * CAST(value AS DECIMAL(18,4))) FILTER (WHERE is_purchase)"
+        " AS purchase_value_squared",
+        "max(value) FILTER (WHERE is_purchase) AS order_value_max",
+        "max(value) FILTER (WHERE purchase_from_first = 1) AS order_value_first",
+        "max(value) FILTER (WHERE purchase_from_last = 1) AS order_value_last",
+        "sum(gap_days) AS gap_sum",
+        "sum(gap_days * gap_days) AS gap_squared",
+        "max(gap_days) FILTER (WHERE purchase_from_last = 1) AS gap_last_days",
+        f"sum({amount_column}) FILTER (WHERE day >= DATE '{amount_start}') AS order_amount",
+        f"count(*) FILTER (WHERE is_purchase AND day >= DATE '{active_start}') > 0 AS has_recent_order",
+    ]
+    attributes = "".join(f', c."{name}"' for name in config.attributes)
+    segment = segment_sql(config.segment)
+    return f"""
+        WITH days AS (
+            SELECT customer_id, order_date AS day, sum(net_amount) AS net,
+                sum(value) AS value, sum(coalesce(quantity, 0)) AS quantity,
+                sum(CASE WHEN net_amount < 0 THEN -net_amount ELSE 0 END) AS returned,
+                sum(CASE WHEN net_amount > 0 THEN net_amount ELSE 0 END) AS sold
+            FROM past.order_lines GROUP BY customer_id, order_date
+        ), placed AS (
+            SELECT *, net > 0 AS is_purchase, date_diff('day', day, DATE '{as_of}') AS age_days,
+                CASE WHEN net > 0 THEN row_number() OVER (
+                    PARTITION BY customer_id, net > 0 ORDER BY day) END AS purchase_from_first,
+                CASE WHEN net > 0 THEN row_number() OVER (
+                    PARTITION BY customer_id, net > 0 ORDER BY day DESC) END AS purchase_from_last,
+                CASE WHEN net > 0 THEN date_diff('day', lag(day) OVER (
+                    PARTITION BY customer_id, net > 0 ORDER BY day), day) END AS gap_days
+            FROM days
+        ), history AS (
+            SELECT customer_id, {", ".join(aggregates)} FROM placed GROUP BY customer_id
+        ), breadth AS (
+            SELECT customer_id, count(DISTINCT product_id) AS products_365 FROM past.order_lines
+            WHERE net_amount > 0 AND order_date >= DATE '{as_of - timedelta(days=365)}' GROUP BY customer_id
+        ), service AS (
+            SELECT customer_id, count(*) AS services_365 FROM past.service_events
+            WHERE event_date >= DATE '{as_of - timedelta(days=365)}' GROUP BY customer_id
+        )
+        SELECT h.customer_id, c.name, c.sales_rep, c.account_group_id, {segment} AS segment{attributes},
+            orders_total - 1 AS frequency,
+            date_diff('day', first_day, last_day) AS recency_days,
+            date_diff('day', coalesce(first_day, first_fact_day), DATE '{as_of}') AS T_days,
+            orders_total AS order_count,
+            {_double("purchase_value")} / nullif(orders_total, 0) AS mean_order_value,
+            date_diff('day', last_day, DATE '{as_of}') AS days_since_last_purchase,
+            CASE WHEN gap_sum > 0 THEN date_diff('day', last_day, DATE '{as_of}')
+                * (orders_total - 1) / CAST(gap_sum AS DOUBLE) END AS overdue_ratio,
+            orders_total, {", ".join(f"orders_{days}" for days in WINDOWS_DAYS)}, orders_previous_90,
+            {", ".join(_zero(f"orders_decayed_{days}") for days in HALF_LIVES_DAYS)},
+            CAST(gap_sum AS DOUBLE) / nullif(orders_total - 1, 0) AS gap_mean_days,
+            {_sd("gap_sum", "gap_squared", "(orders_total - 1)")} AS gap_sd_days,
+            gap_last_days,
+            {", ".join(_zero(f"value_{days}") for days in WINDOWS_DAYS)}, {_zero("value_previous_90")},
+            {", ".join(_zero(f"value_decayed_{days}") for days in HALF_LIVES_DAYS)},
+            {_zero("value_same_season") if horizon_days < 300 else "value_same_season"},
+            {_double("purchase_value")} / nullif(orders_total, 0) AS order_value_mean,
+            {_double("order_value_max")} AS order_value_max, {_double("order_value_last")} AS order_value_last,
+            {_double("order_value_first")} AS order_value_first,
+            {_sd("purchase_value", "purchase_value_squared", "orders_total")} AS order_value_sd,
+            {_double("returned_365")} / nullif({_double("sold_365")}, 0) AS returned_ratio_365,
+            coalesce(products_365, 0) AS products_365, coalesce(services_365, 0) AS services_365,
+            {_double("value_365")} / nullif({_double("revenue_365")}, 0) AS margin_ratio_365,
+            {_zero("revenue_365")}, {_zero("order_amount")}, has_recent_order
+        FROM history AS h
+        LEFT JOIN past.customers AS c USING (customer_id)
+        LEFT JOIN breadth USING (customer_id)
+        LEFT JOIN service USING (customer_id)
+        ORDER BY h.customer_id
+    """
+
+
+def segment_sql(segment: Sequence[str], alias: str = "c") -> str:
+    """SQL of the peer group of a customer: the values of the attributes `segment`, or `all` without any."""
+    parts = (f"coalesce(CAST({alias}.{quote(name)} AS VARCHAR), 'unknown')" for name in segment)
+    return " || ' · ' || ".join(parts) or "'all'"
+
+
+def segment_of(frame: pd.DataFrame, segment: Sequence[str]) -> pd.Series:
+    """The peer group of each row that carries the attributes as columns; the same text as `segment_sql`."""
+    import pandas as pd
+
+    if not segment:
+        return pd.Series("all", index=frame.index, dtype="str")
+    parts = [frame[name].astype("str").where(frame[name].notna(), "unknown") for name in segment]
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = joined + " · " + part
+    return joined
+
+
+def _double(sql: str) -> str:
+    return f"CAST({sql} AS DOUBLE)"
+
+
+def _zero(name: str) -> str:
+    return f"{_double(f'coalesce({name}, 0)')} AS {name}"
+
+
+def _decayed(amount: str, half_life_days: int) -> str:
+    """Fixed point before the sum: sums of doubles differ between two runs on two threads."""
+    return f"CAST(round({amount} * power(2e0, -age_days / {half_life_days}e0), 6) AS DECIMAL(38,6))"
+
+
+def _sd(total: str, squares: str, count: str) -> str:
+    """Standard deviation from exact sums, null below two observations."""
+    mean_square = f"{_double(squares)} / {count}"
+    square_mean = f"power({_double(total)} / {count}, 2)"
+    return f"CASE WHEN {count} > 1 THEN sqrt(greatest(0e0, {mean_square} - {square_mean})) END"

@@ -7,7 +7,6 @@ Queries never compare dates with `as_of` themselves. `see` puts the facts visibl
 from __future__ import annotations
 
 import calendar
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -88,7 +87,8 @@ def see(db: Engine, as_of: date) -> None:
     """Make the schema `past` show the core tables as they were known at the start of `as_of`.
 
     Later dates on a visible row (the end of a dispute) are blank. Customers first contacted on or after
-    `as_of` are absent unless they had ordered already.
+    `as_of` are absent unless they had ordered already. Of a dated customer (`valid_from`) the latest row known
+    before `as_of` shows; one who had ordered before any row was known shows with the identifier alone.
     """
     _views(db, "past", as_of, start=None)
 
@@ -109,30 +109,39 @@ def _views(db: Engine, schema: str, end: date, start: date | None) -> None:
             condition = f"{table.dated_by} >= DATE '{start}' AND {table.dated_by} < DATE '{end}'"
         db.run(
             f"CREATE OR REPLACE VIEW {schema}.{table.name} AS "
-            f"SELECT * REPLACE ({_blanked(table, end)}) FROM main.{table.name} WHERE {condition}"
+            f"SELECT * {_blanked(table, end)} FROM main.{table.name} WHERE {condition}"
         )
     if start is not None:
         return
     db.run(f"CREATE OR REPLACE VIEW {schema}.products AS SELECT * FROM main.products")
     db.run(f"""
         CREATE OR REPLACE VIEW {schema}.customers AS
-        SELECT c.* FROM main.customers AS c
-        WHERE (c.valid_from IS NULL OR c.valid_from < DATE '{end}')
-          AND (c.first_contact_date < DATE '{end}'
-               OR c.customer_id IN (SELECT customer_id FROM {schema}.order_lines))
+        WITH known AS (
+            SELECT * FROM main.customers
+            WHERE valid_from IS NULL OR valid_from < DATE '{end}'
+            QUALIFY row_number() OVER (PARTITION BY customer_id ORDER BY valid_from DESC NULLS LAST) = 1
+        ), buyers AS (
+            SELECT DISTINCT customer_id FROM {schema}.order_lines
+        )
+        SELECT * FROM known
+        WHERE first_contact_date < DATE '{end}' OR customer_id IN (SELECT customer_id FROM buyers)
+        UNION ALL BY NAME
+        SELECT customer_id FROM buyers WHERE customer_id NOT IN (SELECT customer_id FROM known)
     """)
 
 
-def _blanked(table: Table, end: date) -> str:
-    """REPLACE list that nulls what lies on or after `end`, with the columns that depend on it."""
+def later_values(table: Table, end: date) -> dict[str, str]:
+    """Columns that must be blank for who looks before `end`, each with the SQL condition of the rows concerned."""
     masks: dict[str, list[str]] = {}
     for column, dependents in table.blank_if_later.items():
         for name in (column, *dependents):
-            masks.setdefault(name, []).append(f"{column} >= DATE '{end}'")
-    if not masks:
-        return f"{table.dated_by} AS {table.dated_by}"
-    return ", ".join(_case(name, conditions) for name, conditions in masks.items())
+            masks.setdefault(name, []).append(f"coalesce({column} >= DATE '{end}', false)")
+    return {name: " OR ".join(conditions) for name, conditions in masks.items()}
 
 
-def _case(name: str, conditions: Iterable[str]) -> str:
-    return f"CASE WHEN {' OR '.join(conditions)} THEN NULL ELSE {name} END AS {name}"
+def _blanked(table: Table, end: date) -> str:
+    masks = later_values(table, end)
+    replaced = ", ".join(
+        f"CASE WHEN {mask} THEN NULL ELSE {name} END AS {name}" for name, mask in masks.items()
+    )
+    return f"REPLACE ({replaced})" if replaced else ""

@@ -15,15 +15,16 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from clv.errors import ModelError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MANIFEST = "manifest.json"
 
-# The class that reads each kind of model; the grading has none, because it is scales and edges, not a forecast.
+# The class that reads each kind of model; the grading has none: it is scales and edges, not a forecast.
 PREDICTORS: Mapping[str, tuple[str, str] | None] = {
     "lifetime-value": ("clv.models.lifetime_value", "LifetimeValue"),
     "payment-delay": ("clv.models.payment_delay", "PaymentDelay"),
@@ -61,8 +62,8 @@ def read_folder(folder: Path, manifest_sha256: str | None = None) -> tuple[str, 
     """The kind of the model in `folder` and its files (name -> text), all verified first.
 
     Every file must have the hash the manifest names, none may be missing and none extra; the manifest itself
-    must have the hash `manifest_sha256` where one is given. Raises ModelError naming the file and both hashes.
-    The bytes that were hashed are the bytes returned.
+    must have the hash `manifest_sha256` where one is given. The bytes that were hashed are those
+    returned. Raises ModelError naming the file and both hashes.
     """
     found = {
         str(path.relative_to(folder)): b"" if path.is_dir() else path.read_bytes()

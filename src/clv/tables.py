@@ -6,7 +6,7 @@ A column is named once, here. Facts arrive under these names (`ingest`), results
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     dated_by: str | None = None
-    blank_if_later: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    blank_if_later: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from clv.errors import BusyError, TableError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from clv.config import Config
 
 STORAGE_VERSION = "v1.5.0"  # files stay readable for DuckDB 1.5 and 2
 
@@ -78,6 +80,13 @@ def workspace(*, threads: int, memory_limit: str, temp_directory: Path | None = 
         yield Engine(connection)
 
 
+def workspace_of(config: Config) -> AbstractContextManager[Engine]:
+    """The workspace with the engine settings of a company."""
+    engine = config.engine
+    spill = Path(engine.temp_directory) if engine.temp_directory else None
+    return workspace(threads=engine.threads, memory_limit=engine.memory_limit, temp_directory=spill)
+
+
 @contextmanager
 def attached(db: Engine, path: Path, alias: str, *, read_only: bool) -> Iterator[None]:
     """The DuckDB file at `path` under the name `alias` for the time of the block.
@@ -107,3 +116,13 @@ def attached(db: Engine, path: Path, alias: str, *, read_only: bool) -> Iterator
 def quote(identifier: str) -> str:
     """`identifier` as a quoted SQL name, dots separating schema and table."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in identifier.split("."))
+
+
+def content_hash(db: Engine, select: str, parameters: list[Any] | None = None) -> str:
+    """Fingerprint of the rows of a query, the same whatever their order: their count and a sum of their hashes."""
+    [(count, low, high)] = db.rows(
+        f"""SELECT count(*), sum((number & 18446744073709551615)::HUGEINT), sum((number >> 64)::HUGEINT)
+            FROM (SELECT md5_number(to_json(content)::VARCHAR) AS number FROM ({select}) AS content)""",
+        parameters,
+    )
+    return f"{count}:{low}:{high}"

@@ -1,1 +1,1 @@
-"""What learns: buy-till-you-die, value, payment and prospect models, and the exact Shapley values of their outputs."""
+"""What learns: models of value, payment and prospects, and the exact Shapley values of what they say."""

@@ -1,0 +1,135 @@
+"""What would have been predicted at a date, against what then happened: the models beside simpler answers."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clv import program
+from clv.errors import ModelError
+from clv.program import AsOf, ConfigPath, LogFormat, Overrides, step
+
+if TYPE_CHECKING:
+    from clv.config import Config
+    from clv.period import Horizon
+    from clv.warehouse import Engine
+
+
+def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
+    """Figures per part and forecast; a part that the data does not allow is None, and `why` says why.
+
+    The models see only what was known before `as_of`; what happened is read from all facts of the company.
+    """
+    from clv import evaluation, ingest, learn, warehouse
+    from clv.contribution import price_lines
+
+    report: dict[str, Any] = {
+        "as_of": str(as_of),
+        "horizon_days": horizon.length_days(as_of),
+        "customers": None,
+    }
+    report |= dict.fromkeys(("lifetime_value", "payment_delay", "prospect_value", "tiers", "groups", "truth"))
+    why: dict[str, str] = {}
+    with warehouse.workspace_of(config) as db, warehouse.workspace_of(config) as future:
+        with step(f"reading what was known before {as_of}, and what came after"):
+            ingest.load(db, config, as_of)
+            ingest.load(future, config, date.max)
+            basis = price_lines(db, config).basis
+            price_lines(future, config)
+            last_day = _last_day(future)
+
+        with step("lifetime value"):
+            try:
+                _require_future("orders", horizon.after(as_of), last_day["order_lines"])
+                trial = learn.try_lifetime_value(
+                    db, as_of, config, basis=basis, horizon=horizon, future=future, with_interval=True
+                )
+                report["customers"] = len(trial.frame)
+                report["lifetime_value"] = evaluation.value_report(
+                    trial.realised, trial.forecasts, config.seed
+                )
+                report["tiers"] = evaluation.tier_report(
+                    trial.realised, trial.forecasts, config.tiers.shares_ratio
+                )
+                report["truth"] = evaluation.truth_report(
+                    config.warehouse_path, as_of, trial.frame, trial.forecasts
+                )
+            except ModelError as error:
+                why["lifetime_value"] = str(error)
+
+        with step("payment delay"):
+            try:
+                if last_day["invoices"] is None:
+                    raise ModelError("No invoices are mapped in sources.")
+                invoices = learn.try_payment_delay(
+                    db,
+                    as_of,
+                    config,
+                    known_at=last_day["invoices"],
+                    horizon_days=horizon.length_days(as_of),
+                    future=future,
+                )
+                report["payment_delay"], report["groups"] = invoices.report(), invoices.groups()
+            except ModelError as error:
+                why["payment_delay"] = str(error)
+
+        with step("prospects"):
+            try:
+                if not config.known_at_first_contact:
+                    raise ModelError("No attribute known at first contact is declared.")
+                converted, forecasts = learn.try_prospect_value(
+                    db, as_of, config, known_at=last_day["order_lines"], future=future
+                )
+                report["prospect_value"] = evaluation.prospect_report(converted, forecasts)
+            except ModelError as error:
+                why["prospect_value"] = str(error)
+    return report | ({"why": why} if why else {})
+
+
+def _last_day(future: Engine) -> dict[str, Any]:
+    """The day after the last fact, by table: until then outcomes are known."""
+    sql = "SELECT max({day}) + 1 FROM main.{table}"
+    tables = {"order_lines": "order_date", "invoices": "invoice_date"}
+    return {table: future.rows(sql.format(day=day, table=table))[0][0] for table, day in tables.items()}
+
+
+def _require_future(what: str, needed: date, known_until: date | None) -> None:
+    if known_until is None or known_until < needed:
+        raise ModelError(
+            f"The horizon ends on {needed}, {what} are known until {known_until}: use a shorter horizon."
+        )
+
+
+def main(
+    config: ConfigPath,
+    as_of: AsOf,
+    report: Annotated[Path | None, typer.Option(help="Write the report as JSON to this file.")] = None,
+    horizon_days: Annotated[
+        int | None, typer.Option(min=1, help="Days ahead instead of lifetime_value.horizon_months.")
+    ] = None,
+    set_: Overrides = None,
+    log_format: LogFormat = "text",
+) -> None:
+    """Judge the models on a past date, beside simpler forecasts of the same rows."""
+    from clv.config import load
+    from clv.console import show_backtest
+    from clv.period import Horizon
+
+    program.start_logging(log_format)
+    settings = load(config, set_ or ())
+    horizon = (
+        Horizon(days=horizon_days) if horizon_days else Horizon(months=settings.lifetime_value.horizon_months)
+    )
+    found = backtest(settings, as_of.date(), horizon)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    show_backtest(found)
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,111 @@
+"""Champion models -> published tables: one month from the company's facts to tiers with reasons."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clv import program
+from clv.program import AsOf, ConfigPath, LogFormat, Overrides, step
+
+if TYPE_CHECKING:
+    from clv.config import Config
+    from clv.publish import Receipt
+
+
+def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt:
+    """Grade everybody known before `as_of` and publish the month; says what was published."""
+    from clv import (
+        champions,
+        criteria,
+        explain,
+        grades,
+        ingest,
+        outlook,
+        points,
+        publish,
+        tracking,
+        warehouse,
+    )
+    from clv.contribution import price_lines
+
+    store = tracking.open_store(config.company, config.mlflow.tracking_uri, config.mlflow.artifact_dir)
+    with publish.month(config, as_of) as month, warehouse.workspace_of(config) as db:
+        with step(f"{config.company}: loading the models for {as_of}"):
+            champion = champions.load(store, champions.find(store, as_of, models_run))
+
+        with step(f"reading what was known before {as_of}"):
+            loaded = ingest.load(db, config, as_of)
+            pricing = price_lines(db, config)
+
+        with step("measuring every standard"):
+            measured = criteria.measure(db, as_of, config, pricing, champion.models)
+            overrides = grades.overrides_valid(db, as_of)
+
+        with step("grading customers and prospects"):
+            reset = month.previous_policy not in (None, grades.policy_of(config))
+            customers = grades.grade_customers(
+                measured, champion.grading, config, month.previous, overrides, policy_reset=reset
+            )
+            prospects = grades.grade_prospects(measured, champion.grading, config, month.previous, as_of)
+
+        with step("explaining every grade"):
+            of_customers = points.of_customers(measured, champion.models, champion.grading)
+            of_prospects = points.of_prospects(measured, champion.models, champion.grading, config)
+            reasons = [
+                explain.reasons(customers, of_customers, config),
+                explain.reasons(prospects, of_prospects, config),
+            ]
+
+        with step("publishing, all of it or nothing"):
+            tables = {
+                "grades": [
+                    grades.grades_table(g, champion.versions, pricing.basis) for g in (customers, prospects)
+                ],
+                "criteria": [grades.criteria_table(g, measured) for g in (customers, prospects)],
+                "reasons": reasons,
+                "tier_summary": [grades.tier_summary(g) for g in (customers, prospects)],
+                "month_facts": [grades.month_facts(customers, measured, champion.models.lifetime_value.level, config)],
+                "value_outlook": [outlook.value_outlook(measured, config)],
+                "invoice_outlook": [outlook.invoice_outlook(measured, champion.models, config)],
+                "rejected_rows": [ingest.rejected_rows(db)],
+            }
+            return publish.publish(
+                config,
+                month,
+                tables,
+                expected_counts=customers.expected_counts | prospects.expected_counts,
+                mlflow_run_id=champion.mlflow_run_id,
+                why=measured.why() | {"notes": loaded.notes, "models": models_run or "champions"},
+            )
+
+
+def main(
+    config: ConfigPath,
+    as_of: AsOf,
+    through: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Grade every month from --as-of to this day."),
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="run:ID grades with the models of that training run.")
+    ] = None,
+    set_: Overrides = None,
+    log_format: LogFormat = "text",
+) -> None:
+    """Grade one month, or every month through a later one, and publish it to the warehouse."""
+    from clv.config import load
+    from clv.console import show_month, show_receipt
+
+    program.start_logging(log_format)
+    settings = load(config, set_ or ())
+    run = program.models_run(models)
+    for day in program.months(as_of.date(), through.date() if through else as_of.date()):
+        show_receipt(day, score(settings, day, run))
+    show_month(settings, day)
+
+
+if __name__ == "__main__":
+    program.run(main)

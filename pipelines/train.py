@@ -1,0 +1,61 @@
+"""Fit, evaluate, log, register as challenger, promote through the gate."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from clv import program
+from clv.program import AsOf, ConfigPath, LogFormat, Overrides, step
+
+if TYPE_CHECKING:
+    from clv.config import Config
+
+
+def train(config: Config, as_of: date) -> str:
+    """Learn everything that grading needs from the facts before `as_of`; returns the MLflow run id."""
+    from clv import champions, criteria, evidence, grades, ingest, learn, tracking, warehouse
+    from clv.contribution import price_lines
+
+    store = tracking.open_store(config.company, config.mlflow.tracking_uri, config.mlflow.artifact_dir)
+    with warehouse.workspace_of(config) as db:
+        with step(f"{config.company}: reading what was known before {as_of}"):
+            loaded = ingest.load(db, config, as_of)
+            pricing = price_lines(db, config)
+            facts = evidence.fingerprint(db)
+        with step("learning lifetime value, tested on the last horizon"):
+            value, present = learn.learn_lifetime_value(
+                db, as_of, config, basis=pricing.basis, horizon=learn.horizon_of(config)
+            )
+        with step("learning payment delay, tested on the last half year"):
+            active = present.loc[present["is_active"], "customer_id"]
+            payment = learn.learn_payment_delay(db, as_of, config, active)
+        with step("learning prospects, tested on the last quarter"):
+            prospect = learn.learn_prospect_value(db, as_of, config)
+
+        learned = {"lifetime-value": value, "payment-delay": payment, "prospect-value": prospect}
+        chosen = champions.choose(store, as_of, learned)
+        with step("learning the scales of the grades"):
+            measured = criteria.measure(db, as_of, config, pricing, chosen.models)
+            grading = grades.fit_grading(measured, as_of)
+
+    with step("logging and registering in MLflow"):
+        params = evidence.params(config, as_of, loaded, pricing)
+        with tracking.training_run(store, f"train {as_of}", params=params, tags={"as_of": as_of}) as run:
+            evidence.log(run, config, learned, chosen.models, measured, facts)
+            champions.register(store, run, as_of, chosen, learned, grading)
+    for name, what in chosen.why.items():
+        program.LOG.info("  %s: %s", name, what)
+    return run.run_id
+
+
+def main(config: ConfigPath, as_of: AsOf, set_: Overrides = None, log_format: LogFormat = "text") -> None:
+    """Fit, evaluate, log, register and, where the gate lets it pass, promote the models of one date."""
+    from clv.config import load
+
+    program.start_logging(log_format)
+    train(load(config, set_ or ()), as_of.date())
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,164 @@
+"""The promoted models of a date, loaded and checked to belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pandas as pd
+
+from clv import tracking
+from clv.composite import Grading
+from clv.criteria import Models
+from clv.errors import ModelError
+from clv.features import FEATURES
+from clv.learn import Learned
+from clv.models.attributes import AttributeEncoder
+from clv.models.lifetime_value import BTYD_INPUTS, LifetimeValue
+from clv.models.payment_delay import NAMES as PAYMENT_NAMES
+from clv.models.payment_delay import PaymentDelay
+from clv.models.payment_record import read_payment_model
+from clv.models.prospect_value import AGE, ProspectValue
+
+
+@dataclass(frozen=True)
+class Champions:
+    """Models and scales that grade a month; `versions`: model name -> registered version."""
+
+    models: Models
+    grading: Grading
+    versions: Mapping[str, str]
+    mlflow_run_id: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a training run ends up with: per model the one that will grade, and why.
+
+    `promoted`: names of the models of this run that take over; the others' champion stays.
+    """
+
+    models: Models
+    promoted: frozenset[str]
+    why: Mapping[str, str]
+
+
+def choose(store: tracking.Store, as_of: date, learned: Mapping[str, Learned[Any] | None]) -> Chosen:
+    """The model that passed its gate; else the champion so far; else, where there is none, the fallback."""
+    models: dict[str, Any] = {}
+    promoted, why = set(), {}
+    for name, what in learned.items():
+        champion = tracking.champion(store, name, as_of)
+        if what is None:
+            models[name], why[name] = None, "nothing to learn from in this company's data"
+        elif what.passed or champion is None:
+            models[name] = what.model
+            promoted.add(name)
+            why[name] = f"promoted, {what.why}" if what.passed else f"fallback promoted: {what.why}"
+        else:
+            models[name] = _read(name, tracking.load_files(store, champion))
+            why[name] = f"version {champion.version} stays: {what.why}"
+    found = Models(models["lifetime-value"], models["payment-delay"], models["prospect-value"])
+    return Chosen(found, frozenset(promoted), why)
+
+
+def register(
+    store: tracking.Store,
+    run: tracking.Run,
+    as_of: date,
+    chosen: Chosen,
+    learned: Mapping[str, Learned[Any] | None],
+    grading: Grading,
+) -> None:
+    """Register this run's models and scales as challengers, and promote those that were chosen."""
+    for name, what in learned.items():
+        if what is None:
+            continue
+        example = _invented(what.model)
+        version = run.register(
+            name,
+            what.model.to_files(),
+            trained_as_of=as_of,
+            input_example=example,
+            output_example=what.model.predict(example),
+            metrics={},
+            tags={"passed": what.passed, "why": what.why[:400]},
+        )
+        if name in chosen.promoted:
+            tracking.promote(store, version, chosen.why[name][:400])
+    version = run.register(
+        "grading",
+        grading.to_files(),
+        trained_as_of=as_of,
+        input_example=None,
+        output_example=None,
+        metrics={},
+        tags={},
+    )
+    tracking.promote(store, version, "scales of the models chosen with it")
+
+
+def find(store: tracking.Store, as_of: date, run: str | None = None) -> dict[str, tracking.ModelVersion]:
+    """The versions that grade `as_of`: the newest promoted ones, or those of the training run `run`.
+
+    Raises ModelError where none was promoted by then, or the run was trained after `as_of`.
+    """
+    if run is not None:
+        versions = tracking.versions_of_run(store, run)
+        late = [version for version in versions.values() if version.trained_as_of > as_of]
+        if late:
+            raise ModelError(
+                f"Run {run} was trained as of {late[0].trained_as_of}, after {as_of}: it has seen the future. "
+                "Name an earlier run, or grade a later month."
+            )
+    else:
+        found = {name: tracking.champion(store, name, as_of) for name in tracking.MODEL_NAMES}
+        versions = {name: version for name, version in found.items() if version is not None}
+    if "lifetime-value" not in versions or "grading" not in versions:
+        raise ModelError(
+            f"No promoted model of {store.company} trained as of {as_of} or before. "
+            f"Run: python pipelines/train.py --config <file> --as-of {as_of}"
+        )
+    return versions
+
+
+def load(store: tracking.Store, versions: Mapping[str, tracking.ModelVersion]) -> Champions:
+    """The models behind `versions`, every file verified against its manifest first."""
+    files = {name: tracking.load_files(store, version) for name, version in versions.items()}
+    models = {name: _read(name, content) for name, content in files.items() if name != "grading"}
+    return Champions(
+        Models(models["lifetime-value"], models.get("payment-delay"), models.get("prospect-value")),
+        Grading.from_files(files["grading"]),
+        {name: version.version for name, version in versions.items()},
+        versions["grading"].run_id,
+    )
+
+
+def _invented(model: Any) -> pd.DataFrame:
+    """One made-up row of what a model reads: MLflow shows it, and no customer's figures may leave the house."""
+    if isinstance(model, LifetimeValue):
+        numbers = [*FEATURES, *BTYD_INPUTS]
+        row: dict[str, Any] = {feature.name: 1.0 for feature in numbers} | {"cost_to_serve_12m": 0.0}
+        return pd.DataFrame([{"customer_id": "example"} | row | _attributes(model.encoder)])
+    if isinstance(model, ProspectValue):
+        return pd.DataFrame([{"customer_id": "example", AGE.name: 30.0} | _attributes(model.encoder)])
+    if isinstance(model, PaymentDelay):
+        counts = {"known_invoices": 10.0, "late_invoices": 1.0, "segment": "example"}
+        return pd.DataFrame([{name: 1.0 for name in PAYMENT_NAMES if name != "late_ratio"} | counts])
+    return pd.DataFrame([{"on_time_share_ratio": 0.9}])
+
+
+def _attributes(encoder: AttributeEncoder) -> dict[str, Any]:
+    examples = {"category": "example", "number": 1.0, "flag": True}
+    return {column.name: examples[column.type] for column in encoder.columns}
+
+
+def _read(name: str, files: Mapping[str, str]) -> Any:
+    readers = {
+        "lifetime-value": LifetimeValue.from_files,
+        "payment-delay": read_payment_model,
+        "prospect-value": ProspectValue.from_files,
+    }
+    return readers[name](files)

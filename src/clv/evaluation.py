@@ -1,0 +1,119 @@
+"""Forecasts against what then happened: the figures that training logs, gates and back-tests report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clv import metrics
+
+Floats = NDArray[np.float64]
+Report = dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One forecast of the same rows as all others, with an interval where it has one."""
+
+    value: Floats
+    low: Floats | None = None
+    high: Floats | None = None
+
+
+def value_report(realised: Floats, forecasts: Mapping[str, Forecast], seed: int) -> Report:
+    """Figures per forecast of customers' value; null where the data does not allow one.
+
+    The Gini interval is a 95 % bootstrap over customers. The oracle's shares are those of the realised order.
+    """
+    return {name: _value_figures(realised, forecast, seed) for name, forecast in forecasts.items()}
+
+
+def _value_figures(realised: Floats, forecast: Forecast, seed: int) -> dict[str, float | None]:
+    predicted = forecast.value
+    low, high = metrics.bootstrap_interval(metrics.normalised_gini, realised, predicted, seed=seed)
+    covered = covered_top = math.nan
+    if forecast.low is not None and forecast.high is not None and np.isfinite(forecast.low).all():
+        everyone = np.ones(len(realised), dtype=bool)
+        top = predicted >= np.quantile(predicted, 0.8)
+        covered = metrics.interval_coverage(realised, forecast.low, forecast.high, everyone)
+        covered_top = metrics.interval_coverage(realised, forecast.low, forecast.high, top)
+    return _finite(
+        {
+            "normalised_gini": metrics.normalised_gini(realised, predicted),
+            "normalised_gini_low": low,
+            "normalised_gini_high": high,
+            "spearman": metrics.spearman(realised, predicted),
+            "captured_share_top_1": metrics.captured_share(realised, predicted, 0.01),
+            "captured_share_top_20": metrics.captured_share(realised, predicted, 0.20),
+            "oracle_share_top_1": metrics.captured_share(realised, realised, 0.01),
+            "oracle_share_top_20": metrics.captured_share(realised, realised, 0.20),
+            "mae": metrics.mae(realised, predicted),
+            "bias_ratio": metrics.bias_ratio(realised, predicted),
+            "weighted_decile_error": metrics.weighted_decile_error(realised, predicted),
+            "interval_coverage_ratio": covered,
+            "interval_coverage_top_20": covered_top,
+        }
+    )
+
+
+def payment_report(
+    is_late: Floats,
+    probabilities: Mapping[str, Floats],
+    days_late: Floats,
+    expected_days: Mapping[str, Floats],
+) -> Report:
+    """Figures per forecast of invoices; `days_late` may hold NaN where it is not known yet."""
+    known = np.isfinite(days_late)
+    report: Report = {}
+    for name, probability in probabilities.items():
+        days = expected_days.get(name)
+        report[name] = _finite(
+            {
+                "invoices": float(len(is_late)),
+                "auc": metrics.auc(is_late, probability),
+                "brier": metrics.brier(is_late, probability),
+                "log_loss": metrics.log_loss(is_late, probability),
+                "calibration_slope": metrics.calibration_slope(is_late, probability),
+                "mean_predicted": float(np.mean(probability)),
+                "mean_realised": float(np.mean(is_late)),
+                "mae_days": metrics.mae(days_late[known], days[known])
+                if days is not None and known.any()
+                else math.nan,
+            }
+        )
+    return report
+
+
+def prospect_report(converted: Floats, probabilities: Mapping[str, Floats]) -> Report:
+    """Figures per forecast of prospects' conversion; `normalised_gini` is of conversions by predicted rank."""
+    rate = float(np.mean(converted))
+    return {
+        name: _finite(
+            {
+                "prospects": float(len(converted)),
+                "auc": metrics.auc(converted, probability),
+                "brier": metrics.brier(converted, probability),
+                "lift_top_10": metrics.captured_share(converted, probability, 0.10) / 0.10,
+                "normalised_gini": metrics.normalised_gini(converted, probability),
+                "mean_predicted": float(np.mean(probability)),
+                "mean_realised": rate,
+            }
+        )
+        for name, probability in probabilities.items()
+    }
+
+
+def flat(report: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """`report` as one level of `NAME/figure`, the form in which runs log it."""
+    return {
+        f"{name}/{figure}": value for name, figures in report.items() for figure, value in figures.items()
+    }
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(value) if math.isfinite(value) else None for name, value in figures.items()}

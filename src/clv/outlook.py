@@ -1,0 +1,41 @@
+"""What is expected of each customer and each open invoice: the tables value_outlook and invoice_outlook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from clv.criteria import Measured, Models
+from clv.models.payment_delay import PaymentDelay
+
+if TYPE_CHECKING:
+    from clv.config import Config
+
+
+def value_outlook(measured: Measured, config: Config) -> pd.DataFrame:
+    """Rows of value_outlook: the configured horizon of every customer with a `clv`."""
+    frame = measured.customers.loc[measured.customers["clv"].notna()]
+    return frame[["customer_id", "clv", "clv_low", "clv_high"]].assign(
+        horizon_months=config.lifetime_value.horizon_months, is_extrapolation=False
+    )
+
+
+def invoice_outlook(measured: Measured, models: Models, config: Config) -> pd.DataFrame:
+    """Rows of invoice_outlook: every open invoice; the probability is null where the record grades payment."""
+    rows = measured.payment_rows
+    is_open = rows["is_open"].to_numpy(bool)
+    probability = np.full(len(rows), np.nan)
+    if isinstance(models.payment_delay, PaymentDelay):
+        predicted = models.payment_delay.predict(rows, config.engine.threads)
+        probability = predicted["late_payment_probability"].to_numpy(np.float64)
+    return pd.DataFrame(
+        {
+            "invoice_id": rows["invoice_id"],
+            "customer_id": rows["customer_id"],
+            "amount_open": rows["amount"].astype("float64"),
+            "days_open": rows["age_days"].astype("int64"),
+            "late_payment_probability": probability,
+        }
+    )[is_open].reset_index(drop=True)

@@ -1,0 +1,207 @@
+"""Model outputs -> points of a criterion's score, player by player.
+
+A player is an input of a model, or a rule's value. For every row: baseline + the sum of its points = its score,
+where the baseline is the score of the reference customer. A score is a monotone function g of a raw output with
+Shapley values phi, so points = phi (g(raw) - g(raw_ref)) / (raw - raw_ref): a chain of secants, exact at both ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from clv.composite import Grading, Scale
+from clv.criteria import PROSPECT_BASELINE, Measured, Models
+from clv.features import Feature
+from clv.models.lifetime_value import LifetimeValue
+from clv.models.payment_delay import FEATURES as PAYMENT_FEATURES
+from clv.models.payment_delay import PaymentDelay
+from clv.models.payment_delay import design as payment_design
+from clv.models.prospect_value import ProspectValue
+from clv.models.shapley import Attribution
+
+if TYPE_CHECKING:
+    from clv.config import Config
+
+Floats = NDArray[np.float64]
+SMALLEST_STEP = 1e-9
+SLOPE_STEP = 1e-5
+
+COST_TO_SERVE = Feature("expected_cost_to_serve", "cost_to_serve", -1, "money")
+JUDGEMENT = Feature("judgement", "judgement", 1, "number")
+RULES = {
+    "contribution": Feature("contribution_margin", "contribution", 1, "money"),
+    "order_amount": Feature("order_amount", "order_amount", 1, "money"),
+    "payment": Feature("on_time_share_ratio", "payment_record", 1, "ratio"),
+    "lifetime_value": Feature("value_365", "recent_value", 1, "money"),
+}
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of one criterion: a row per customer as given, a column per player.
+
+    `baseline` + the row's sum = the criterion's score; rows of customers not measured are 0. `facts` are the
+    players' own values (null where missing), `reference` the reference customer's.
+    `direction`: +1 where a higher raw output means a better score, -1 where a worse one.
+    """
+
+    criterion: str
+    players: tuple[Feature, ...]
+    baseline: float
+    points: Floats
+    facts: Floats
+    reference: Floats
+    direction: int = 1
+
+
+def secants(attribution: Attribution, g: Callable[[Floats], Floats]) -> Floats:
+    """phi carried through the monotone function `g`; its slope where raw and reference coincide."""
+    raw, reference = attribution.raw, attribution.raw_reference
+    step = raw - reference
+    low, middle, high = g(np.array([reference - SLOPE_STEP, reference, reference + SLOPE_STEP]))
+    same = np.abs(step) < SMALLEST_STEP
+    slope = np.where(same, (high - low) / (2 * SLOPE_STEP), (g(raw) - middle) / np.where(same, 1.0, step))
+    return attribution.phi * np.asarray(slope, dtype=np.float64)[:, None]
+
+
+def rule_points(criterion: str, player: Feature, values: Floats, scale: Scale) -> Points:
+    """Points of a criterion that is one figure: all of them are the figure's."""
+    points = np.nan_to_num(scale.score(values) - scale.baseline)
+    return Points(
+        criterion, (player,), scale.baseline, points[:, None], values[:, None], np.array([scale.reference])
+    )
+
+
+def lifetime_value_points(model: LifetimeValue, frame: pd.DataFrame, scale: Scale) -> Points:
+    """Points of the inputs of the lifetime-value model, and of the expected cost to serve.
+
+    Cost to serve is taken off the model's value, so the two share by Shapley: the mean over both orders.
+    """
+    attribution = model.attribute(frame)
+    design = model.design(frame).to_numpy(np.float64)
+    reference = np.array([np.nan if value is None else value for value in model.reference])
+    cost = model.expected_cost_to_serve(frame)
+
+    def score(raw: Floats, charged: Floats | float) -> Floats:
+        return scale.score(model.money(raw) - charged)
+
+    reference_cost = model.reference_cost
+    with_reference = secants(attribution, lambda raw: score(raw, reference_cost))
+    slope_free = np.abs(attribution.raw - attribution.raw_reference) < SMALLEST_STEP
+    step = np.where(slope_free, 1.0, attribution.raw - attribution.raw_reference)
+    at_reference = np.full_like(attribution.raw, attribution.raw_reference)
+    own_cost = (score(attribution.raw, cost) - score(at_reference, cost)) / step
+    with_own = attribution.phi * np.where(slope_free, 0.0, own_cost)[:, None]
+    of_cost = (
+        score(attribution.raw, cost)
+        - score(attribution.raw, reference_cost)
+        + score(at_reference, cost)
+        - score(at_reference, reference_cost)
+    ) / 2
+    points = (with_reference + with_own) / 2
+    # Where raw is the reference's to rounding, the slope carries next to nothing; the cost takes the rest exactly.
+    total = score(attribution.raw, cost) - score(np.array([attribution.raw_reference]), reference_cost)[0]
+    of_cost = np.where(slope_free, total - points.sum(axis=1), of_cost)
+    return Points(
+        "lifetime_value",
+        (*model.players, COST_TO_SERVE),
+        scale.baseline,
+        np.column_stack([points, of_cost]),
+        np.column_stack([design, cost]),
+        np.append(reference, reference_cost),
+    )
+
+
+def payment_points(model: PaymentDelay, rows: pd.DataFrame, customer_ids: pd.Series, scale: Scale) -> Points:
+    """Points of the inputs of the payment model for each of `customer_ids`, through its typical and open invoices.
+
+    `rows` is receivables.customer_view; a customer without a row is not measured. A customer's probability is
+    the weighted mean over its rows, and so are the contributions and the facts.
+    """
+    attribution = model.attribute(rows)
+    weight = rows["weight"].to_numpy(np.float64)[:, None]
+    owners = rows["customer_id"].to_numpy(str)
+    of_invoices = secants(attribution, expit) * weight
+    facts = payment_design(rows, model.shrinkage).to_numpy(np.float64)
+    known = np.isfinite(facts)
+    sums = pd.DataFrame(np.hstack([of_invoices, np.where(known, facts * weight, 0.0), known * weight]))
+    by_owner = sums.groupby(owners, sort=True).sum()
+    width = len(PAYMENT_FEATURES)
+    aligned = by_owner.reindex(customer_ids.to_numpy(str)).to_numpy(np.float64)
+    phi, summed, weights = aligned[:, :width], aligned[:, width : 2 * width], aligned[:, 2 * width :]
+    reference = float(expit(attribution.raw_reference))
+    measured = np.isfinite(phi[:, 0])
+    points = np.zeros_like(phi)
+    own = phi[measured]
+    points[measured] = secants(Attribution(reference + own.sum(axis=1), reference, own), scale.score)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_facts = summed / weights
+    return Points(
+        "payment", PAYMENT_FEATURES, scale.baseline, points, mean_facts, model.reference, direction=-1
+    )
+
+
+def prospect_points(
+    model: ProspectValue, rows: pd.DataFrame, judgement: Floats, judgement_weight: Floats, scale: Scale
+) -> Points:
+    """Points of the inputs of both prospect models, and of a person's judgement where there is one.
+
+    raw = log P(convert) + log value. A judgement (0-100) enters the score with `judgement_weight` (0 where null).
+    """
+    parts = model.attribute(rows)
+    conversion, value = parts["conversion"], parts["value"]
+    of_conversion = secants(conversion, _log_logistic)
+    reference = float(_log_logistic(np.array([conversion.raw_reference]))[0]) + value.raw_reference
+    raw = _log_logistic(conversion.raw) + value.raw
+    both = secants(
+        Attribution(raw, reference, of_conversion + value.phi), lambda total: scale.score(np.exp(total))
+    )
+    judged = judgement_weight * (np.nan_to_num(judgement) - scale.score(np.exp(raw)))
+    facts = model.design(rows).to_numpy(np.float64)
+    return Points(
+        "prospect",
+        (*model.features, JUDGEMENT),
+        scale.baseline,
+        np.column_stack([both, judged]),
+        np.column_stack([facts, judgement]),
+        np.append(model.reference, np.nan),
+    )
+
+
+def of_customers(measured: Measured, models: Models, grading: Grading) -> list[Points]:
+    """Points of every criterion that is switched on, a row per row of `measured.customers`."""
+    frame, scales = measured.customers, grading.scales
+    found = []
+    for name in measured.switched_on:
+        if name == "lifetime_value" and models.lifetime_value.mode != "last_period":
+            found.append(lifetime_value_points(models.lifetime_value, frame, scales[name]))
+        elif name == "payment" and isinstance(models.payment_delay, PaymentDelay):
+            rows, ids = measured.payment_rows, frame["customer_id"]
+            found.append(payment_points(models.payment_delay, rows, ids, scales[name]))
+        else:
+            values = measured.values[name].to_numpy(np.float64)
+            found.append(rule_points(name, RULES[name], values, scales[name]))
+    return found
+
+
+def of_prospects(measured: Measured, models: Models, grading: Grading, config: Config) -> list[Points]:
+    """Points of the prospects' criterion, a row per row of `measured.prospects`."""
+    judgement = measured.prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
+    if models.prospect_value is None:
+        facts = judgement[:, None]
+        points = np.nan_to_num(facts - PROSPECT_BASELINE)
+        return [Points("prospect", (JUDGEMENT,), PROSPECT_BASELINE, points, facts, np.array([np.nan]))]
+    weight = np.where(np.isnan(judgement), 0.0, config.prospect.judgement_weight_ratio)
+    scale = grading.scales["prospect"]
+    return [prospect_points(models.prospect_value, measured.prospects, judgement, weight, scale)]
+
+
+def _log_logistic(raw: Floats) -> Floats:
+    return -np.logaddexp(0.0, -raw)

@@ -1,0 +1,472 @@
+"""Invoices and payments -> what is owed and how late it comes: per invoice, per customer, and as training rows.
+
+The rules, the same everywhere (all money in the reporting currency, all days in calendar days):
+
+- A credit note that names its invoice nets within it from the issue on; an invoice credited in full is neither
+  late nor on time and leaves every count. A credit note that names none says nothing about lateness; it lowers
+  the customer's open balance. Invoices of zero are ignored.
+- A payment before its invoice counts as made at issue. An invoice is settled on the day from which its open
+  balance stays within tolerance (`payment.settled_tolerance_ratio` of the amount or
+  `payment.settled_tolerance_amount`, whichever is more, but never more than half the amount), so a payment that
+  bounces opens it again.
+- Days beyond terms run from the due date plus `payment.grace_days`, negative when early; days after it on which
+  a dispute that was the seller's own fault was open do not run. A dispute whose fault is not known yet runs.
+- Nothing is averaged over paid invoices only: an open invoice that has fallen due counts with its days so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+from clv import period
+from clv.warehouse import quote
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clv.config import PaymentSettings
+    from clv.warehouse import Engine
+
+SNAPSHOT_STEP_DAYS = 30
+MIN_HISTORY_DAYS = 90  # before a snapshot, so that "no history" means a new customer
+YEAR_DAYS = period.DAYS_PER_YEAR
+RECENT_DAYS = 90
+LONG_DAYS = 3 * YEAR_DAYS  # the long counts: a year holds few invoices of most customers
+ARREARS_DAYS = 30  # overdue by more than this is arrears
+
+# Of how many invoices a customer's late ratios are made: each pair is "of so many" and "so many were".
+COUNTS = (
+    *("known_invoices", "late_invoices", "long_known_invoices", "long_late_invoices"),
+    *("due_invoices", "beyond_terms_invoices", "long_due_invoices", "long_beyond_terms_invoices"),
+)
+
+# An ordinary due date, for an invoice that does not exist yet: mid-month, mid-week, not at the turn of the year.
+ORDINARY_DUE_DAY, ORDINARY_WEEKDAY = 15, 3
+
+
+def invoice_state(db: Engine, as_of: date, payment: PaymentSettings) -> str:
+    """Name of the table it makes: what is known as of the date of every visible invoice (no credit notes).
+
+    Reads `past`, which must show `as_of`. One row per invoice: invoice_id, customer_id, invoice_date, due_date,
+    terms_days; `original_amount`, `amount` (net of its credit notes), `amount_paid`, `amount_open` (0 once
+    settled); `settled_date` (null while open or fully credited); `days_beyond_terms` (of the settlement, or so
+    far); `weighted_days_beyond_terms` (of the payments and the open rest, by amount); `late_ratio` (share of the
+    amount paid, or still open, beyond terms); `is_open`, `is_fully_credited`, `is_disputed` (now), `age_days`
+    (since issue), `overdue_days` (since the last day within terms: known of every invoice, paid or not).
+    """
+    db.run("CREATE SCHEMA IF NOT EXISTS receivables")
+    today = f"DATE '{as_of}'"
+    year_ago = f"DATE '{as_of - timedelta(days=YEAR_DAYS)}'"
+    tolerance_ratio = f"CAST({payment.settled_tolerance_ratio} AS DECIMAL(9,6))"
+    tolerance_amount = f"CAST({payment.settled_tolerance_amount} AS DECIMAL(18,4))"
+    db.run(f"""
+        CREATE OR REPLACE TABLE receivables.net AS
+        WITH credit AS (
+            SELECT credited_invoice_id AS invoice_id, sum(-amount) AS credited
+            FROM past.invoices WHERE amount < 0 AND credited_invoice_id IS NOT NULL GROUP BY 1
+        ), dated AS (
+            SELECT * REPLACE (
+                coalesce(due_date, CAST(invoice_date + INTERVAL {payment.default_terms_days} DAY AS DATE)) AS due_date
+            ) FROM past.invoices WHERE amount > 0
+        )
+        SELECT i.invoice_id, i.customer_id, i.invoice_date, i.due_date,
+               CAST(i.due_date + INTERVAL {payment.grace_days} DAY AS DATE) AS last_day_date,
+               i.amount AS original_amount,
+               CAST(greatest(i.amount - coalesce(c.credited, 0), 0) AS DECIMAL(18,4)) AS amount,
+               CAST(least(greatest({tolerance_ratio} * i.amount, {tolerance_amount}),
+                          CAST(0.5 AS DECIMAL(2,1)) * i.amount) AS DECIMAL(18,4)) AS tolerance,
+               i.dispute_opened_date, i.dispute_closed_date, i.dispute_fault
+        FROM dated AS i LEFT JOIN credit AS c USING (invoice_id)
+    """)
+    days, capped = _beyond_terms("paid_date"), payment.cap_days
+    before = _beyond_terms(f"least(paid_date, {year_ago})")
+    db.run(f"""
+        CREATE OR REPLACE TABLE receivables.piece AS
+        WITH paid AS (
+            SELECT p.invoice_id, greatest(p.payment_date, n.invoice_date) AS paid_date, sum(p.amount) AS paid
+            FROM past.payments AS p JOIN receivables.net AS n USING (invoice_id) GROUP BY 1, 2
+        ), running AS (
+            SELECT *, sum(paid) OVER (PARTITION BY invoice_id ORDER BY paid_date) AS paid_to_date FROM paid
+        ), staying AS (
+            SELECT *, min(paid_to_date) OVER (
+                PARTITION BY invoice_id ORDER BY paid_date ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+            ) AS lowest_from_here FROM running
+        )
+        SELECT s.invoice_id, s.paid_date, s.paid, s.lowest_from_here, {days} AS days,
+               greatest({days}, 0) - greatest({before}, 0) AS late_days_of_year,
+               s.lowest_from_here >= n.amount - n.tolerance AS is_settled
+        FROM staying AS s JOIN receivables.net AS n USING (invoice_id)
+    """)
+    so_far, year_before = _beyond_terms(today), _beyond_terms(year_ago)
+    db.run(f"""
+        CREATE OR REPLACE TABLE receivables.invoice_state AS
+        WITH pieces AS (
+            SELECT invoice_id, sum(paid) AS amount_paid, min(paid_date) FILTER (is_settled) AS settled_date,
+                   sum(paid * days) AS amount_days,
+                   sum(paid * greatest(least(days, {capped}), 0)) AS late_amount_days,
+                   sum(paid * late_days_of_year) AS balance_days,
+                   max(lowest_from_here) FILTER (days <= 0) AS on_time_amount
+            FROM receivables.piece GROUP BY 1
+        ), known AS (
+            SELECT n.*, n.amount <= n.tolerance AS is_fully_credited, coalesce(p.amount_paid, 0) AS amount_paid,
+                   CASE WHEN n.amount > n.tolerance THEN p.settled_date END AS settled_date,
+                   n.amount > n.tolerance AND p.settled_date IS NULL AS is_open,
+                   coalesce(p.amount_days, 0) AS amount_days, coalesce(p.late_amount_days, 0) AS late_amount_days,
+                   coalesce(p.balance_days, 0) AS balance_days,
+                   greatest(coalesce(p.on_time_amount, 0), 0) AS on_time_amount,
+                   {so_far} AS overdue_days,
+                   greatest({so_far}, 0) - greatest({year_before}, 0) AS late_days_of_year
+            FROM receivables.net AS n LEFT JOIN pieces AS p USING (invoice_id)
+        ), opened AS (
+            SELECT *, CASE WHEN is_open THEN amount - amount_paid ELSE 0 END AS amount_open FROM known
+        ), summed AS (
+            SELECT * REPLACE (
+                amount_days + amount_open * overdue_days AS amount_days,
+                late_amount_days + amount_open * greatest(least(overdue_days, {capped}), 0) AS late_amount_days,
+                balance_days + amount_open * late_days_of_year AS balance_days
+            ), late_amount_days AS paid_late_amount_days, amount_paid + amount_open AS amount_counted,
+               CASE WHEN overdue_days > 0 THEN amount_paid + amount_open - on_time_amount ELSE 0 END AS late_amount
+            FROM opened
+        )
+        SELECT invoice_id, customer_id, invoice_date, due_date, original_amount, amount, amount_paid, amount_open,
+               settled_date, date_diff('day', invoice_date, due_date) AS terms_days,
+               {_beyond_terms(f"coalesce(settled_date, {today})")} AS days_beyond_terms,
+               CAST(amount_days AS DOUBLE) / nullif(CAST(amount_counted AS DOUBLE), 0) AS weighted_days_beyond_terms,
+               CAST(late_amount AS DOUBLE) / nullif(CAST(amount_counted AS DOUBLE), 0) AS late_ratio,
+               is_open, is_fully_credited, dispute_opened_date IS NOT NULL AS was_disputed,
+               dispute_opened_date IS NOT NULL AND dispute_closed_date IS NULL AS is_disputed,
+               date_diff('day', invoice_date, {today}) AS age_days, overdue_days,
+               amount_counted, amount_days, late_amount, late_amount_days, paid_late_amount_days, balance_days
+        FROM summed
+    """)
+    return "receivables.invoice_state"
+
+
+def _beyond_terms(day: str) -> str:
+    """SQL: days from the last day within terms to `day`, less days of a dispute that was the seller's fault."""
+    return f"""(date_diff('day', last_day_date, {day}) - CASE WHEN dispute_fault = 'seller' THEN greatest(0,
+        date_diff('day', greatest(dispute_opened_date, last_day_date),
+                  least(coalesce(dispute_closed_date, {day}), {day}))) ELSE 0 END)"""
+
+
+def customer_history(
+    db: Engine, as_of: date, payment: PaymentSettings, segment: Sequence[str] = ()
+) -> pd.DataFrame:
+    """How each customer has paid, as of the date: one row per customer with an invoice that counts, by customer_id.
+
+    Reads `past`, which must show `as_of`. The averages are over invoices that have fallen due, paid or not, so a
+    later payment only ever makes them worse. `known_invoices` and `late_invoices` count those of the last year
+    whose lateness is certain, `due_invoices` and `beyond_terms_invoices` those that fell due and those of them
+    that are beyond terms by however little, `long_` the same of three years; `PaymentDelay` shrinks their ratios
+    with constants it has learned.
+    Null where there is nothing to average. `segment` is '' without segment attributes.
+    """
+    _history(db, as_of, payment)
+    return db.frame(f"""
+        SELECT {_segment_sql(segment)} AS segment, h.*
+        FROM receivables.history AS h LEFT JOIN past.customers AS c USING (customer_id) ORDER BY h.customer_id
+    """)
+
+
+def _history(db: Engine, as_of: date, payment: PaymentSettings) -> None:
+    """Make the table receivables.history, and receivables.invoice_state with it."""
+    state = invoice_state(db, as_of, payment)
+    late = payment.late_after_days
+    year_ago = f"DATE '{as_of - timedelta(days=YEAR_DAYS)}'"
+    in_year = f"overdue_days <= {YEAR_DAYS}"
+    known = f"overdue_days > {late} AND overdue_days <= {YEAR_DAYS + late}"
+    long_known = f"overdue_days > {late} AND overdue_days <= {LONG_DAYS + late}"
+    in_long = f"overdue_days <= {LONG_DAYS}"
+    paid = f"invoice_date >= {year_ago} AND NOT is_open"
+    db.run(f"""
+        CREATE OR REPLACE TABLE receivables.history AS
+        WITH counted AS (SELECT * FROM {state} WHERE NOT is_fully_credited),
+        ranked AS (
+            SELECT *, row_number() OVER (
+                PARTITION BY customer_id ORDER BY due_date DESC, invoice_date DESC, invoice_id DESC) AS latest
+            FROM counted WHERE overdue_days > 0
+        ), fallen_due AS (
+            SELECT customer_id,
+                count(*) FILTER ({known}) AS known_invoices,
+                count(*) FILTER ({known} AND days_beyond_terms > {late}) AS late_invoices,
+                count(*) FILTER ({long_known}) AS long_known_invoices,
+                count(*) FILTER ({long_known} AND days_beyond_terms > {late}) AS long_late_invoices,
+                count(*) FILTER ({in_year}) AS due_invoices,
+                count(*) FILTER ({in_year} AND days_beyond_terms > 0) AS beyond_terms_invoices,
+                count(*) FILTER ({in_long}) AS long_due_invoices,
+                count(*) FILTER ({in_long} AND days_beyond_terms > 0) AS long_beyond_terms_invoices,
+                {_mean_days(in_year)} AS mean_days_beyond_terms,
+                {_mean_days(f"overdue_days <= {RECENT_DAYS}")} AS recent_days_beyond_terms,
+                max(days_beyond_terms) FILTER ({in_year}) AS worst_days_beyond_terms,
+                max(days_beyond_terms) FILTER (latest = 1) AS last_days_beyond_terms,
+                {_ratio("sum(days_beyond_terms) FILTER (latest <= 3)", "count(*) FILTER (latest <= 3)")}
+                    AS last_three_days_beyond_terms,
+                {
+        _ratio(
+            f"count(*) FILTER (latest <= 3 AND days_beyond_terms > {late})", "count(*) FILTER (latest <= 3)"
+        )
+    } AS last_three_late_ratio,
+                {_ratio(f"sum(late_amount) FILTER ({in_year})", f"sum(amount_counted) FILTER ({in_year})")}
+                    AS late_amount_ratio
+            FROM ranked GROUP BY 1
+        ), issued AS (
+            SELECT customer_id,
+                count(*) FILTER (invoice_date >= {year_ago}) AS issued_invoices,
+                coalesce(sum(amount) FILTER (invoice_date >= {year_ago}), 0) AS billed,
+                quantile_disc(amount, 0.5) FILTER (invoice_date >= {year_ago}) AS typical_amount,
+                quantile_disc(terms_days, 0.5) FILTER (invoice_date >= {year_ago}) AS typical_terms_days,
+                count(*) FILTER ({paid}) AS paid_invoices,
+                count(*) FILTER ({paid} AND days_beyond_terms > {late}) AS paid_late_invoices,
+                {
+        _ratio(
+            f"count(*) FILTER (was_disputed AND invoice_date >= {year_ago})",
+            f"count(*) FILTER (invoice_date >= {year_ago})",
+        )
+    } AS dispute_ratio,
+                sum(amount_open) AS open_amount,
+                coalesce(sum(amount_open) FILTER (overdue_days > 0), 0) AS overdue_amount,
+                count(*) FILTER (is_open AND overdue_days > 0) AS overdue_invoices,
+                coalesce(max(overdue_days) FILTER (is_open AND overdue_days > 0), 0) AS longest_overdue_days
+            FROM counted GROUP BY 1
+        ), last_paid AS (
+            SELECT n.customer_id, date_diff('day', max(p.paid_date), DATE '{
+        as_of
+    }') AS days_since_last_payment
+            FROM receivables.piece AS p JOIN receivables.net AS n USING (invoice_id) GROUP BY 1
+        )
+        SELECT i.*, {", ".join(f"coalesce(d.{name}, 0) AS {name}" for name in COUNTS)},
+               d.mean_days_beyond_terms, d.recent_days_beyond_terms,
+               d.recent_days_beyond_terms - d.mean_days_beyond_terms AS trend_days_beyond_terms,
+               d.worst_days_beyond_terms, d.last_days_beyond_terms, d.last_three_days_beyond_terms,
+               d.last_three_late_ratio, d.late_amount_ratio, p.days_since_last_payment,
+               coalesce({_ratio("i.overdue_amount", "i.open_amount")}, 0e0) AS overdue_balance_ratio,
+               {_ratio("i.overdue_amount", "i.billed")} AS overdue_to_billed_ratio
+        FROM issued AS i LEFT JOIN fallen_due AS d USING (customer_id) LEFT JOIN last_paid AS p USING (customer_id)
+    """)
+
+
+def _mean_days(condition: str) -> str:
+    return _ratio(f"sum(amount_days) FILTER ({condition})", f"sum(amount_counted) FILTER ({condition})")
+
+
+def _ratio(above: str, below: str) -> str:
+    """SQL: the quotient of two exact sums as a double, null over nothing."""
+    return f"(CAST({above} AS DOUBLE) / nullif(CAST({below} AS DOUBLE), 0e0))"
+
+
+def _segment_sql(segment: Sequence[str], alias: str = "c") -> str:
+    if not segment:
+        return "''"
+    parts = (f"coalesce(CAST({alias}.{quote(name)} AS VARCHAR), 'unknown')" for name in segment)
+    return " || ' · ' || ".join(parts)
+
+
+def payment_record(db: Engine, as_of: date, payment: PaymentSettings) -> pd.DataFrame:
+    """The plain record: one row per customer with an invoice that counts, ordered by customer_id.
+
+    Reads `past`, which must show `as_of`. Over the invoices that fell due in the last `record_months`, paid or
+    not, by amount: `on_time_share_ratio`, `mean_days_beyond_terms`; `main_delay_reason` is the reason recorded
+    most often with their late payments (ties: the larger amount, then the name); `counted_invoices` is how many
+    they are; all null (0) where none fell due. As of the date: `open_balance` (less credit notes that name no
+    invoice, never below 0) and `overdue_balance_ratio`, the share of what is open that is more than 30 days beyond
+    terms (0 where nothing is open). `balance_days`: money x days beyond terms within the last 365 days, exact, to
+    be priced by a capital rate.
+    """
+    state = invoice_state(db, as_of, payment)
+    start = f"DATE '{period.add_months(as_of, -payment.record_months)}'"
+    return db.frame(f"""
+        WITH counted AS (
+            SELECT *, overdue_days > 0 AND due_date >= {start} AS in_record
+            FROM {state} WHERE NOT is_fully_credited
+        ), reasons AS (
+            SELECT c.customer_id, p.delay_reason,
+                   row_number() OVER (PARTITION BY c.customer_id
+                                      ORDER BY count(*) DESC, sum(p.amount) DESC, p.delay_reason) AS position
+            FROM past.payments AS p
+            JOIN counted AS c USING (invoice_id)
+            JOIN receivables.piece AS x
+              ON x.invoice_id = p.invoice_id AND x.paid_date = greatest(p.payment_date, c.invoice_date)
+            WHERE c.in_record AND x.days > 0 AND p.delay_reason IS NOT NULL
+            GROUP BY 1, 2
+        ), unapplied AS (
+            SELECT customer_id, sum(-amount) AS credit FROM past.invoices
+            WHERE amount < 0 AND coalesce(credited_invoice_id, '') NOT IN (SELECT invoice_id FROM receivables.net)
+            GROUP BY 1
+        ), refunded AS (
+            SELECT i.customer_id, sum(-p.amount) AS refund
+            FROM past.payments AS p JOIN past.invoices AS i USING (invoice_id) WHERE i.amount < 0 GROUP BY 1
+        ), summed AS (
+            SELECT customer_id,
+                {
+        _ratio(
+            "sum(amount_counted - late_amount) FILTER (in_record)", "sum(amount_counted) FILTER (in_record)"
+        )
+    } AS on_time_share_ratio,
+                {_mean_days("in_record")} AS mean_days_beyond_terms,
+                count(*) FILTER (in_record) AS counted_invoices,
+                sum(amount_open) AS open_amount,
+                coalesce({
+        _ratio(f"sum(amount_open) FILTER (overdue_days > {ARREARS_DAYS})", "sum(amount_open)")
+    }, 0e0) AS overdue_balance_ratio,
+                sum(balance_days) AS balance_days
+            FROM counted GROUP BY 1
+        )
+        SELECT s.customer_id, s.on_time_share_ratio, s.mean_days_beyond_terms, r.delay_reason AS main_delay_reason,
+               s.counted_invoices,
+               greatest(s.open_amount - greatest(coalesce(u.credit, 0) - coalesce(f.refund, 0), 0), 0) AS open_balance,
+               s.overdue_balance_ratio, s.balance_days
+        FROM summed AS s
+        LEFT JOIN reasons AS r ON r.customer_id = s.customer_id AND r.position = 1
+        LEFT JOIN unapplied AS u ON u.customer_id = s.customer_id
+        LEFT JOIN refunded AS f ON f.customer_id = s.customer_id
+        ORDER BY s.customer_id
+    """)
+
+
+_HISTORY_COLUMNS = f"""
+    {", ".join(f"coalesce(h.{name}, 0) AS {name}" for name in COUNTS)},
+    coalesce(h.issued_invoices, 0) AS issued_invoices, coalesce(h.billed, 0) AS billed,
+    coalesce(h.paid_invoices, 0) AS paid_invoices, coalesce(h.paid_late_invoices, 0) AS paid_late_invoices,
+    h.mean_days_beyond_terms, h.recent_days_beyond_terms, h.worst_days_beyond_terms, h.last_days_beyond_terms,
+    h.last_three_days_beyond_terms, h.last_three_late_ratio, h.late_amount_ratio, h.dispute_ratio,
+    coalesce(h.overdue_balance_ratio, 0e0) AS overdue_balance_ratio, h.overdue_to_billed_ratio,
+    coalesce(h.overdue_invoices, 0) AS overdue_invoices,
+    coalesce(h.longest_overdue_days, 0) AS longest_overdue_days"""
+
+
+def _rows_sql(as_of: date, segment: Sequence[str], source: str) -> str:
+    """SELECT of observation rows from a FROM item with the columns of an invoice, and the customer's history."""
+    return f"""
+        SELECT x.customer_id, x.invoice_id, {_segment_sql(segment)} AS segment, DATE '{as_of}' AS snapshot_date,
+               x.due_date, x.is_typical, x.is_open, x.amount_open AS amount, x.age_days, x.overdue_days, x.terms_days,
+               x.amount AS invoice_amount, {_ratio("x.amount_open", "x.amount")} AS open_ratio, x.is_disputed,
+               {_ratio("x.amount", "h.typical_amount")} AS amount_to_typical_ratio,
+               x.terms_days - h.typical_terms_days AS terms_change_days,
+               CASE WHEN x.is_typical THEN {ORDINARY_DUE_DAY} ELSE day(x.due_date) END AS due_day_of_month,
+               CASE WHEN x.is_typical THEN {ORDINARY_WEEKDAY} ELSE isodow(x.due_date) END AS due_weekday,
+               NOT x.is_typical AND (month(x.due_date) = 12 AND day(x.due_date) >= 15
+                                     OR month(x.due_date) = 1 AND day(x.due_date) <= 5) AS is_due_at_year_end,
+               x.amount_paid AS amount_paid_before, x.paid_late_amount_days AS late_amount_days_before,
+               {_HISTORY_COLUMNS}
+        FROM {source} AS x
+        LEFT JOIN receivables.history AS h USING (customer_id)
+        LEFT JOIN past.customers AS c USING (customer_id)
+    """
+
+
+_OPEN_ROWS = """
+    SELECT customer_id, invoice_id, due_date, false AS is_typical, true AS is_open, amount_open, age_days,
+           overdue_days, terms_days, amount, is_disputed, amount_paid, paid_late_amount_days
+    FROM receivables.invoice_state WHERE is_open"""
+
+
+def observations(
+    db: Engine,
+    snapshot: date,
+    payment: PaymentSettings,
+    segment: Sequence[str] = (),
+    *,
+    window_days: int = SNAPSHOT_STEP_DAYS,
+) -> pd.DataFrame:
+    """Invoices to learn from, or to judge a forecast by: one row per invoice, ordered by invoice_id.
+
+    Those open at `snapshot` with their age, and those issued in [snapshot, snapshot + window_days) as new ones
+    (age 0, `overdue_days` = -terms, amount as issued); both beside what was known of the customer at `snapshot`.
+    `amount` is what is open. Leaves `past` showing `snapshot` and `next` the window.
+    """
+    period.see(db, snapshot)
+    period.see_window(db, snapshot, snapshot + timedelta(days=window_days))
+    _history(db, snapshot, payment)
+    new_rows = f"""
+        SELECT customer_id, invoice_id, due_date, false AS is_typical, false AS is_open, amount AS amount_open,
+               0 AS age_days, -date_diff('day', invoice_date, due_date) - {payment.grace_days} AS overdue_days,
+               date_diff('day', invoice_date, due_date) AS terms_days, amount, false AS is_disputed,
+               0 AS amount_paid, 0 AS paid_late_amount_days
+        FROM (SELECT * REPLACE (
+                coalesce(due_date, CAST(invoice_date + INTERVAL {payment.default_terms_days} DAY AS DATE)) AS due_date
+              ) FROM next.invoices WHERE amount > 0)
+        WHERE invoice_id NOT IN (SELECT invoice_id FROM receivables.net)"""
+    source = f"({_OPEN_ROWS} UNION ALL {new_rows})"
+    return db.frame(_rows_sql(snapshot, segment, source) + " ORDER BY x.invoice_id")
+
+
+def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings) -> pd.DataFrame:
+    """`rows` of `observations` with what became of them, as known at `as_of`; in the same order.
+
+    `is_late`: settled more than `late_after_days` beyond terms, or still open then; 1.0, 0.0, or null while that
+    many days beyond terms have not passed, paid or not. `days_late`: days beyond terms between 0 and `cap_days`,
+    weighted by the amounts paid of what was open; null until `cap_days` beyond terms have passed, paid or not: to
+    count an early payment at once and wait for the late ones would bias it. `label_date` is the day from which
+    `is_late` is known to anybody. Invoices credited in full by then, or not known at `as_of` yet, leave.
+    Leaves `past` showing `as_of`.
+    """
+    period.see(db, as_of)
+    state = invoice_state(db, as_of, payment)
+    known_after = payment.late_after_days + payment.grace_days + 1
+    outcome = db.frame(f"""
+        SELECT invoice_id, CASE WHEN overdue_days > {payment.late_after_days}
+                   THEN CAST(days_beyond_terms > {payment.late_after_days} AS DOUBLE) END AS is_late,
+               CASE WHEN overdue_days >= {payment.cap_days} THEN CAST(late_amount_days AS DOUBLE) END
+                   AS late_amount_days,
+               CAST(amount_counted AS DOUBLE) AS amount_counted,
+               CAST(due_date + INTERVAL {known_after} DAY AS DATE) AS label_date
+        FROM {state} WHERE NOT is_fully_credited
+    """)
+    labelled = rows.merge(outcome, on="invoice_id", how="inner", validate="m:1")
+    counted = labelled["amount_counted"] - labelled["amount_paid_before"]
+    late = labelled["late_amount_days"] - labelled["late_amount_days_before"]
+    labelled["days_late"] = (late / counted.where(counted > 0)).clip(0, payment.cap_days)
+    return labelled.drop(columns=["late_amount_days", "amount_counted"])
+
+
+def training_rows(
+    db: Engine, as_of: date, payment: PaymentSettings, segment: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Labelled observations of monthly snapshots over the `training_months` before `as_of`, as known at `as_of`.
+
+    One row per invoice and snapshot at which it was new or open; empty where the ledger is too young.
+    Leaves `past` showing `as_of`.
+    """
+    import pandas as pd
+
+    period.see(db, as_of)
+    first = db.rows("SELECT min(invoice_date) FROM past.invoices")[0][0]
+    earliest = period.add_months(as_of, -payment.training_months)
+    if first is not None:
+        earliest = max(earliest, first + timedelta(days=MIN_HISTORY_DAYS))
+    months = (as_of - earliest).days // SNAPSHOT_STEP_DAYS if first is not None else 0
+    snapshots = [as_of - timedelta(days=SNAPSHOT_STEP_DAYS * i) for i in range(months, 0, -1)]
+    frames = [observations(db, day, payment, segment) for day in snapshots]
+    empty = observations(db, as_of, payment, segment, window_days=0).head(0)
+    return labels(db, pd.concat([*frames, empty], ignore_index=True) if frames else empty, as_of, payment)
+
+
+def customer_view(
+    db: Engine, as_of: date, payment: PaymentSettings, segment: Sequence[str] = ()
+) -> pd.DataFrame:
+    """What a customer is likely to owe: a typical invoice of the next `outlook_days`, and its open invoices.
+
+    Reads `past`, which must show `as_of`. Rows have the columns of `observations`, ordered by customer_id, the
+    typical one (`is_typical`, invoice_id null: median amount and terms of the customer's last year, an ordinary
+    due date) before the open ones by invoice_id. `amount` is the money at stake: billing of the last 365 days
+    x outlook_days / 365 for the typical invoice, else what is open; `weight` its share in the customer's sum.
+    A customer neither billed within a year nor owing anything has no row.
+    """
+    _history(db, as_of, payment)
+    typical = f"""
+        SELECT customer_id, CAST(NULL AS VARCHAR) AS invoice_id,
+               CAST(NULL AS DATE) AS due_date, true AS is_typical, false AS is_open,
+               typical_amount AS amount_open, 0 AS age_days,
+               -typical_terms_days - {payment.grace_days} AS overdue_days, typical_terms_days AS terms_days,
+               typical_amount AS amount, false AS is_disputed, 0 AS amount_paid, 0 AS paid_late_amount_days
+        FROM receivables.history WHERE billed > 0"""
+    source = f"({typical} UNION ALL {_OPEN_ROWS})"
+    rows = db.frame(
+        _rows_sql(as_of, segment, source) + " ORDER BY x.customer_id, x.is_typical DESC, x.invoice_id"
+    )
+    outlook = rows["billed"].astype("float64") * payment.outlook_days / YEAR_DAYS
+    rows["amount"] = outlook.where(rows["is_typical"], rows["amount"].astype("float64"))
+    rows["weight"] = rows["amount"] / rows.groupby("customer_id")["amount"].transform("sum")
+    return rows

@@ -67,7 +67,9 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 "criteria": [grades.criteria_table(g, measured) for g in (customers, prospects)],
                 "reasons": reasons,
                 "tier_summary": [grades.tier_summary(g) for g in (customers, prospects)],
-                "month_facts": [grades.month_facts(customers, measured, champion.models.lifetime_value.level, config)],
+                "month_facts": [
+                    grades.month_facts(customers, measured, champion.models.lifetime_value.level, config)
+                ],
                 "value_outlook": [outlook.value_outlook(measured, config)],
                 "invoice_outlook": [outlook.invoice_outlook(measured, champion.models, config)],
                 "rejected_rows": [ingest.rejected_rows(db)],

@@ -211,6 +211,16 @@ def test_no_orders_or_no_mature_snapshot_is_named(db: Engine) -> None:
         prospects.training_rows(db, AS_OF, settings())
 
 
+def test_months_without_prospects_are_no_rows(db: Engine) -> None:
+    order(db, "somebody", "2023-01-01")
+    assert prospects.training_rows(db, AS_OF, settings()).rows.empty
+    contact(db, "first lead", "2024-09-01", "Retail")
+    order(db, "first lead", "2024-11-01")
+    rows = prospects.training_rows(db, AS_OF, settings()).rows
+    assert list(rows["converted"]) == [True, True]
+    assert list(rows["days_since_first_contact"]) == [2, 32]
+
+
 def test_value_is_discounted_over_the_months_from_the_first_order(db: Engine) -> None:
     contact(db, "buyer", "2023-01-01")
     order(db, "buyer", "2023-03-01", 100)

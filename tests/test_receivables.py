@@ -195,6 +195,10 @@ def test_open_invoice_is_information_in_history_and_record(db: Engine) -> None:
     expected = {
         "known_invoices": 3,
         "late_invoices": 2,
+        "long_known_invoices": 3,
+        "long_late_invoices": 2,
+        "due_invoices": 3,
+        "beyond_terms_invoices": 2,
         "paid_invoices": 2,
         "paid_late_invoices": 1,
         "mean_days_beyond_terms": (0 + 40 + 61) / 3,
@@ -329,6 +333,22 @@ def test_customer_view_weighs_a_typical_invoice_and_the_open_ones(db: Engine) ->
     assert (typical.due_day_of_month, typical.due_weekday, typical.is_due_at_year_end) == (15, 3, False)
 
 
+def test_terms_changes_and_season_are_on_the_row(db: Engine) -> None:
+    for i in range(3):
+        invoice(db, f"I{i}", f"2024-0{i + 7}-01", f"2024-0{i + 7}-31" if i != 2 else "2024-10-01", 100)
+    invoice(db, "new", "2024-12-02", "2024-12-20", 300)
+    rows = receivables.observations(db, date(2024, 12, 1), PAYMENT).set_index("invoice_id")
+    columns = [
+        "terms_days",
+        "terms_change_days",
+        "amount_to_typical_ratio",
+        "due_day_of_month",
+        "due_weekday",
+    ]
+    assert rows.loc["new", columns].to_list() == [18, -12, 3.0, 20, 5]
+    assert rows["is_due_at_year_end"].to_dict() == {"I0": False, "I1": False, "I2": False, "new": True}
+
+
 def test_segment_is_made_of_the_customers_attributes(db: Engine) -> None:
     db.run("ALTER TABLE main.customers ADD COLUMN industry VARCHAR")
     insert(
@@ -404,6 +424,16 @@ def test_row_order_does_not_matter(db: Engine) -> None:
         pd.testing.assert_frame_equal(old, new)
 
 
+def test_customers_beyond_the_limit_are_drawn_whole(db: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_ledger(db)
+    before = receivables.training_rows(db, AS_OF, PAYMENT)
+    monkeypatch.setattr(receivables, "TRAINING_CUSTOMERS", 2)
+    some = receivables.training_rows(db, AS_OF, PAYMENT)
+    assert set() < set(some["customer_id"]) < set(before["customer_id"])
+    expected = before.loc[before["customer_id"].isin(some["customer_id"])]
+    pd.testing.assert_frame_equal(some, expected.reset_index(drop=True))
+
+
 def test_training_rows_of_an_empty_or_young_ledger_are_empty(db: Engine) -> None:
     assert receivables.training_rows(db, AS_OF, PAYMENT).empty
     invoice(db, "I1", "2025-06-01", "2025-07-01", 10)
@@ -417,6 +447,9 @@ def test_later_payment_never_makes_the_history_look_better(db: Engine) -> None:
     period.see(db, AS_OF)
     improving = [
         "late_invoices",
+        "beyond_terms_invoices",
+        "long_late_invoices",
+        "long_beyond_terms_invoices",
         "mean_days_beyond_terms",
         "recent_days_beyond_terms",
         "worst_days_beyond_terms",

@@ -18,7 +18,7 @@ from clv.learn import Learned
 from clv.models.attributes import AttributeEncoder
 from clv.models.lifetime_value import BTYD_INPUTS, LifetimeValue
 from clv.models.payment_delay import NAMES as PAYMENT_NAMES
-from clv.models.payment_delay import PaymentDelay
+from clv.models.payment_delay import RATIOS, PaymentDelay
 from clv.models.payment_record import read_payment_model
 from clv.models.prospect_value import AGE, ProspectValue
 
@@ -145,8 +145,9 @@ def _invented(model: Any) -> pd.DataFrame:
     if isinstance(model, ProspectValue):
         return pd.DataFrame([{"customer_id": "example", AGE.name: 30.0} | _attributes(model.encoder)])
     if isinstance(model, PaymentDelay):
-        counts = {"known_invoices": 10.0, "late_invoices": 1.0, "segment": "example"}
-        return pd.DataFrame([{name: 1.0 for name in PAYMENT_NAMES if name != "late_ratio"} | counts])
+        counts = {name: 1.0 for pair in RATIOS.values() for name in pair}
+        read = {name: 1.0 for name in PAYMENT_NAMES if name not in RATIOS}
+        return pd.DataFrame([{"segment": "example"} | counts | read])
     return pd.DataFrame([{"on_time_share_ratio": 0.9}])
 
 

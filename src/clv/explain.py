@@ -248,7 +248,7 @@ class _Peers:
         medians = among.groupby(segments).median().reindex(np.unique(population.segments.astype(str)))
         counts = pd.Series(segments).value_counts().reindex(medians.index).fillna(0)
         self.is_segment = (counts >= minimum).to_numpy()
-        filled = medians.to_numpy(np.float64)
+        filled = medians.to_numpy(np.float64, copy=True)
         filled[~self.is_segment] = overall.to_numpy(np.float64)
         self.medians = np.column_stack([_rounded(filled[:, i], unit) for i, unit in enumerate(units)])
         self.counts = np.where(self.is_segment, counts.to_numpy(np.float64), float(len(among)))
@@ -415,7 +415,7 @@ def _formatter(unit: str, config: Config, words: Mapping[str, Any]) -> Callable[
 
     def days_beyond(x: float) -> str:
         n = round(x)
-        form = units["days_beyond"]["after" if n > 0 else "before" if n < 0 else "on"]
+        form = units["days_beyond"]["after" if n > 0 else "before" if n < 0 else "due"]
         return str(form).replace("{days}", days(abs(n)))
 
     forms: dict[str, Callable[[float], str]] = {

@@ -129,7 +129,7 @@ def payment_points(model: PaymentDelay, rows: pd.DataFrame, customer_ids: pd.Ser
     weight = rows["weight"].to_numpy(np.float64)[:, None]
     owners = rows["customer_id"].to_numpy(str)
     of_invoices = secants(attribution, expit) * weight
-    facts = payment_design(rows, model.shrinkage).to_numpy(np.float64)
+    facts = payment_design(rows, model.shrinkages).to_numpy(np.float64)
     known = np.isfinite(facts)
     sums = pd.DataFrame(np.hstack([of_invoices, np.where(known, facts * weight, 0.0), known * weight]))
     by_owner = sums.groupby(owners, sort=True).sum()

@@ -185,8 +185,8 @@ def audit_fields(db: Engine, attributes: Mapping[str, Attribute]) -> None:
 
     Two signs, among everybody ever contacted (`past` shows the date): it is filled (almost) only for those who have
     ordered, or by itself it tells them from the others with an AUC of 0.95 or more (levels of at least 20 rows
-    ranked by their conversion rate, numbers in up to 20 bins; rarer levels together, nulls a level of their own). Nothing
-    that is known at first contact does either. Needs 20 converted and 20 unconverted rows to speak.
+    ranked by their conversion rate, numbers in up to 20 bins; rarer levels together, nulls a level of their own).
+    Nothing that is known at first contact does either. Needs 20 converted and 20 unconverted rows to speak.
     Raises ConfigError naming the attribute and the evidence.
     """
     for name, attribute in attributes.items():

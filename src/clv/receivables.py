@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from clv.warehouse import Engine
 
 SNAPSHOT_STEP_DAYS = 30
+TRAINING_CUSTOMERS = 50_000
 MIN_HISTORY_DAYS = 90  # before a snapshot, so that "no history" means a new customer
 YEAR_DAYS = period.DAYS_PER_YEAR
 RECENT_DAYS = 90
 LONG_DAYS = 3 * YEAR_DAYS  # the long counts: a year holds few invoices of most customers
 ARREARS_DAYS = 30  # overdue by more than this is arrears
+DOUBTFUL_DAYS = 90  # a balance overdue by more than this may not come in
 
 # Of how many invoices a customer's late ratios are made: each pair is "of so many" and "so many were".
 COUNTS = (
@@ -46,10 +48,11 @@ COUNTS = (
 ORDINARY_DUE_DAY, ORDINARY_WEEKDAY = 15, 3
 
 
-def invoice_state(db: Engine, as_of: date, payment: PaymentSettings) -> str:
+def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: str = "true") -> str:
     """Name of the table it makes: what is known as of the date of every visible invoice (no credit notes).
 
-    Reads `past`, which must show `as_of`. One row per invoice: invoice_id, customer_id, invoice_date, due_date,
+    Reads `past`, which must show `as_of`; `only` is an SQL condition on customer_id, for customers do not depend on
+    each other. One row per invoice: invoice_id, customer_id, invoice_date, due_date,
     terms_days; `original_amount`, `amount` (net of its credit notes), `amount_paid`, `amount_open` (0 once
     settled); `settled_date` (null while open or fully credited); `days_beyond_terms` (of the settlement, or so
     far); `weighted_days_beyond_terms` (of the payments and the open rest, by amount); `late_ratio` (share of the
@@ -69,7 +72,7 @@ def invoice_state(db: Engine, as_of: date, payment: PaymentSettings) -> str:
         ), dated AS (
             SELECT * REPLACE (
                 coalesce(due_date, CAST(invoice_date + INTERVAL {payment.default_terms_days} DAY AS DATE)) AS due_date
-            ) FROM past.invoices WHERE amount > 0
+            ) FROM past.invoices WHERE amount > 0 AND {only}
         )
         SELECT i.invoice_id, i.customer_id, i.invoice_date, i.due_date,
                CAST(i.due_date + INTERVAL {payment.grace_days} DAY AS DATE) AS last_day_date,
@@ -170,9 +173,9 @@ def customer_history(
     """)
 
 
-def _history(db: Engine, as_of: date, payment: PaymentSettings) -> None:
+def _history(db: Engine, as_of: date, payment: PaymentSettings, only: str = "true") -> None:
     """Make the table receivables.history, and receivables.invoice_state with it."""
-    state = invoice_state(db, as_of, payment)
+    state = invoice_state(db, as_of, payment, only=only)
     late = payment.late_after_days
     year_ago = f"DATE '{as_of - timedelta(days=YEAR_DAYS)}'"
     in_year = f"overdue_days <= {YEAR_DAYS}"
@@ -269,10 +272,10 @@ def payment_record(db: Engine, as_of: date, payment: PaymentSettings) -> pd.Data
     Reads `past`, which must show `as_of`. Over the invoices that fell due in the last `record_months`, paid or
     not, by amount: `on_time_share_ratio`, `mean_days_beyond_terms`; `main_delay_reason` is the reason recorded
     most often with their late payments (ties: the larger amount, then the name); `counted_invoices` is how many
-    they are; all null (0) where none fell due. As of the date: `open_balance` (less credit notes that name no
-    invoice, never below 0) and `overdue_balance_ratio`, the share of what is open that is more than 30 days beyond
-    terms (0 where nothing is open). `balance_days`: money x days beyond terms within the last 365 days, exact, to
-    be priced by a capital rate.
+    they are; null (0) where none fell due. As of the date: `open_balance` (less credit notes that name no invoice,
+    never below 0) and `overdue_balance_ratio`, the share of what is open that is more than 30 days beyond terms (0
+    where nothing is open), `doubtful_balance` what is open more than 90 days beyond terms. `balance_days`: money x
+    days beyond terms within the last 365 days, to be priced by a capital rate.
     """
     state = invoice_state(db, as_of, payment)
     start = f"DATE '{period.add_months(as_of, -payment.record_months)}'"
@@ -310,13 +313,14 @@ def payment_record(db: Engine, as_of: date, payment: PaymentSettings) -> pd.Data
                 coalesce({
         _ratio(f"sum(amount_open) FILTER (overdue_days > {ARREARS_DAYS})", "sum(amount_open)")
     }, 0e0) AS overdue_balance_ratio,
+                coalesce(sum(amount_open) FILTER (overdue_days > {DOUBTFUL_DAYS}), 0) AS doubtful_balance,
                 sum(balance_days) AS balance_days
             FROM counted GROUP BY 1
         )
         SELECT s.customer_id, s.on_time_share_ratio, s.mean_days_beyond_terms, r.delay_reason AS main_delay_reason,
                s.counted_invoices,
                greatest(s.open_amount - greatest(coalesce(u.credit, 0) - coalesce(f.refund, 0), 0), 0) AS open_balance,
-               s.overdue_balance_ratio, s.balance_days
+               s.overdue_balance_ratio, s.doubtful_balance, s.balance_days
         FROM summed AS s
         LEFT JOIN reasons AS r ON r.customer_id = s.customer_id AND r.position = 1
         LEFT JOIN unapplied AS u ON u.customer_id = s.customer_id
@@ -369,16 +373,18 @@ def observations(
     segment: Sequence[str] = (),
     *,
     window_days: int = SNAPSHOT_STEP_DAYS,
+    only: str = "true",
 ) -> pd.DataFrame:
     """Invoices to learn from, or to judge a forecast by: one row per invoice, ordered by invoice_id.
 
     Those open at `snapshot` with their age, and those issued in [snapshot, snapshot + window_days) as new ones
     (age 0, `overdue_days` = -terms, amount as issued); both beside what was known of the customer at `snapshot`.
-    `amount` is what is open. Leaves `past` showing `snapshot` and `next` the window.
+    `amount` is what is open. `only` is an SQL condition on customer_id.
+    Leaves `past` showing `snapshot` and `next` the window.
     """
     period.see(db, snapshot)
     period.see_window(db, snapshot, snapshot + timedelta(days=window_days))
-    _history(db, snapshot, payment)
+    _history(db, snapshot, payment, only)
     new_rows = f"""
         SELECT customer_id, invoice_id, due_date, false AS is_typical, false AS is_open, amount AS amount_open,
                0 AS age_days, -date_diff('day', invoice_date, due_date) - {payment.grace_days} AS overdue_days,
@@ -386,7 +392,7 @@ def observations(
                0 AS amount_paid, 0 AS paid_late_amount_days
         FROM (SELECT * REPLACE (
                 coalesce(due_date, CAST(invoice_date + INTERVAL {payment.default_terms_days} DAY AS DATE)) AS due_date
-              ) FROM next.invoices WHERE amount > 0)
+              ) FROM next.invoices WHERE amount > 0 AND {only})
         WHERE invoice_id NOT IN (SELECT invoice_id FROM receivables.net)"""
     source = f"({_OPEN_ROWS} UNION ALL {new_rows})"
     return db.frame(_rows_sql(snapshot, segment, source) + " ORDER BY x.invoice_id")
@@ -404,6 +410,7 @@ def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings
     """
     period.see(db, as_of)
     state = invoice_state(db, as_of, payment)
+    db.load("receivables.asked", rows[["invoice_id"]].drop_duplicates())
     known_after = payment.late_after_days + payment.grace_days + 1
     outcome = db.frame(f"""
         SELECT invoice_id, CASE WHEN overdue_days > {payment.late_after_days}
@@ -412,7 +419,7 @@ def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings
                    AS late_amount_days,
                CAST(amount_counted AS DOUBLE) AS amount_counted,
                CAST(due_date + INTERVAL {known_after} DAY AS DATE) AS label_date
-        FROM {state} WHERE NOT is_fully_credited
+        FROM {state} WHERE NOT is_fully_credited AND invoice_id IN (SELECT invoice_id FROM receivables.asked)
     """)
     labelled = rows.merge(outcome, on="invoice_id", how="inner", validate="m:1")
     counted = labelled["amount_counted"] - labelled["amount_paid_before"]
@@ -426,21 +433,28 @@ def training_rows(
 ) -> pd.DataFrame:
     """Labelled observations of monthly snapshots over the `training_months` before `as_of`, as known at `as_of`.
 
-    One row per invoice and snapshot at which it was new or open; empty where the ledger is too young.
+    One row per invoice and snapshot at which it was new or open; empty where the ledger is too young. Of more
+    than 50,000 customers, that many are drawn by the hash of their id: one small model learns nothing from more.
     Leaves `past` showing `as_of`.
     """
     import pandas as pd
 
     period.see(db, as_of)
-    first = db.rows("SELECT min(invoice_date) FROM past.invoices")[0][0]
+    first, customers = db.rows("SELECT min(invoice_date), count(DISTINCT customer_id) FROM past.invoices")[0]
+    only = "true"
+    if customers > TRAINING_CUSTOMERS:
+        only = f"md5(customer_id) < '{16**8 * TRAINING_CUSTOMERS // customers:08x}'"
     earliest = period.add_months(as_of, -payment.training_months)
     if first is not None:
         earliest = max(earliest, first + timedelta(days=MIN_HISTORY_DAYS))
-    months = (as_of - earliest).days // SNAPSHOT_STEP_DAYS if first is not None else 0
-    snapshots = [as_of - timedelta(days=SNAPSHOT_STEP_DAYS * i) for i in range(months, 0, -1)]
-    frames = [observations(db, day, payment, segment) for day in snapshots]
-    empty = observations(db, as_of, payment, segment, window_days=0).head(0)
-    return labels(db, pd.concat([*frames, empty], ignore_index=True) if frames else empty, as_of, payment)
+    count = (as_of - earliest).days // SNAPSHOT_STEP_DAYS if first is not None else 0
+    frames = [
+        observations(db, as_of - timedelta(days=SNAPSHOT_STEP_DAYS * i), payment, segment, only=only)
+        for i in range(count, 0, -1)
+    ]
+    if not frames:
+        frames = [observations(db, as_of, payment, segment, window_days=0).head(0)]
+    return labels(db, pd.concat(frames, ignore_index=True), as_of, payment)
 
 
 def customer_view(

@@ -103,8 +103,8 @@ def assign(
     `tier_edge_score`: the composite score down to which the customer keeps its tier while all other scores,
     previous tiers, gates and overrides stay as they are: the score of the customer that it may not fall behind,
     because then the first of those left out would overtake it (at equality the tie-break decides). Where its
-    fall makes others at the edge change places among themselves it could fall a place or two further. 0 where no fall would
-    cost the tier; null for the lowest tier and overridden customers.
+    fall makes others at the edge change places among themselves it could fall a place or two further. 0 where no
+    fall would cost the tier; null for the lowest tier and overridden customers.
 
     Under 20 customers a ranking says little, so tiers have fixed thresholds: the scores above which the tier's
     share, with the tiers above it, of a normal population with mean 50 and 50/6 points per standard deviation

@@ -13,6 +13,7 @@ from clv.errors import BusyError, TableError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from clv.config import Config
 
@@ -39,19 +40,12 @@ class Engine:
 
     def load(self, name: str, frame: pd.DataFrame) -> None:
         """Make `frame` the table `name`, replacing one of that name."""
-        self._connection.register("_incoming", frame)
-        try:
-            self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM _incoming")
-        finally:
-            self._connection.unregister("_incoming")
+        # Named in the query, not registered: a registered frame stays alive until the transaction ends.
+        self._connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM frame")
 
-    def append(self, name: str, frame: pd.DataFrame) -> None:
+    def append(self, name: str, frame: pd.DataFrame | pa.Table) -> None:
         """Add the rows of `frame` to the table `name`, by column name; casts must succeed."""
-        self._connection.register("_incoming", frame)
-        try:
-            self._connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM _incoming")
-        finally:
-            self._connection.unregister("_incoming")
+        self._connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM frame")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -385,6 +385,11 @@ class _Load:
                 )
 
 
+def rejected_rows(db: Engine) -> pd.DataFrame:
+    """Rows set aside by `load`: table_name, row_key, rule, detail."""
+    return db.frame("SELECT table_name, row_key, rule, detail FROM main.rejected_rows ORDER BY ALL")
+
+
 def _attribute_column(name: str, attribute: Attribute) -> Column:
     return Column(name, _ATTRIBUTE_TYPES[attribute.type], False, f"attribute, known at {attribute.known_at}")
 

@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 
 TWEEDIE_POWER = 1.3
 MAX_LOGIT = 20.0
+RIDGE_C = 0.3  # of 0.01 to 1 the best log loss on 300 to 2,000 real and invented prospects
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def logistic(X: Floats, y: Floats, features: Sequence[Feature], exposures: float
     prepared = _standardise(X, features)
     if y.min() == y.max():
         return replace(prepared, intercept=MAX_LOGIT if y.max() else -MAX_LOGIT)
-    model = LogisticRegression(C=1.0 / exposures, max_iter=1000).fit(prepared.inputs(X), y)
+    model = LogisticRegression(C=RIDGE_C / exposures, max_iter=1000).fit(prepared.inputs(X), y)
     return replace(prepared, weights=model.coef_[0], intercept=float(model.intercept_[0]))
 
 
@@ -165,7 +166,9 @@ def _standardise(X: Floats, features: Sequence[Feature]) -> Linear:
     )
     Z = plain.inputs(X)
     deviation = Z.std(axis=0)
-    return replace(plain, mean=Z.mean(axis=0), scale=np.where(deviation > 1e-9, deviation, 1.0))
+    # Flags keep their scale: divided by a small deviation, rare levels would escape the penalty.
+    scale = np.where(is_flag | (deviation < 1e-9), 1.0, deviation)
+    return replace(plain, mean=Z.mean(axis=0), scale=scale)
 
 
 def effects_table(effects: Floats, intercept: float) -> Linear:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 # Directions hold for the facts too: every average is over the invoices that have fallen due, paid or not, so that
-# one later payment raises it or leaves it. That is why the trend and the days since the last payment are shown to
-# people but are no features: there a later payment could look like an improvement.
+# one later payment raises it or leaves it. That is why the trend, the overdue share of the open balance and the
+# days since the last payment are shown to people but are no features: a later payment could improve them.
 FEATURES: tuple[Feature, ...] = (
     Feature("late_ratio", "past_lateness", 1, "ratio"),
     Feature("long_late_ratio", "past_lateness", 1, "ratio"),
@@ -42,7 +42,6 @@ FEATURES: tuple[Feature, ...] = (
     Feature("worst_days_beyond_terms", "past_lateness", 1, "days"),
     Feature("last_days_beyond_terms", "past_lateness", 1, "days"),
     Feature("last_three_days_beyond_terms", "past_lateness", 1, "days"),
-    Feature("overdue_balance_ratio", "overdue_now", 1, "ratio"),
     Feature("overdue_to_billed_ratio", "overdue_now", 1, "ratio"),
     Feature("overdue_invoices", "overdue_now", 1, "count"),
     Feature("longest_overdue_days", "overdue_now", 1, "days"),
@@ -72,6 +71,13 @@ RATIOS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "beyond_terms_ratio": ("due_invoices", "beyond_terms_invoices"),
         "long_beyond_terms_ratio": ("long_due_invoices", "long_beyond_terms_invoices"),
     }
+)
+
+# What `predict` reads of a row; everything else is for people or for training.
+INPUTS: tuple[str, ...] = (
+    "segment",
+    *(column for pair in RATIOS.values() for column in pair if column not in NAMES),
+    *(name for name in NAMES if name not in RATIOS),
 )
 
 SEGMENT_PRIOR_INVOICES = 30  # a segment's rate starts from the rate of all, as if seen on this many invoices
@@ -135,10 +141,10 @@ def _shrinkages(observations: pd.DataFrame) -> Shrinkages:
 
 @dataclass(frozen=True)
 class PaymentDelay:
-    """What was learned: two boosters, the shrinkage, one shift of the logit, the reference row, and the settings.
+    """What was learned: two boosters, the shrunk ratios, one shift of the logit, the reference row, and the settings.
 
-    `detail` holds figures of the training for the log: invoices, late invoices, rate, k, shift and the misses of
-    the two later periods.
+    `detail` holds figures of the training for the log: invoices, late invoices, their rate, the k of each ratio,
+    the shift, and the means predicted and realised in the two later periods.
     """
 
     late: lgb.Booster
@@ -289,7 +295,16 @@ class PaymentDelay:
 
 
 def design(observations: pd.DataFrame, shrinkages: Shrinkages) -> pd.DataFrame:
-    """The model's inputs: one row per observation with its index, the columns FEATURES, float64, NaN = unknown."""
+    """The model's inputs: one row per observation with its index, the columns FEATURES, float64, NaN = unknown.
+
+    Reads the columns INPUTS; raises ModelError naming those that are missing.
+    """
+    missing = [name for name in INPUTS if name not in observations.columns]
+    if missing:
+        raise ModelError(
+            f"expected the columns of receivables.observations, found none of {', '.join(missing)}. "
+            "Give the rows of receivables.customer_view."
+        )
     ratios = {shrunk.name: shrunk.ratio(observations) for shrunk in shrinkages}
     return observations.assign(**ratios)[list(NAMES)].astype("float64")
 
@@ -324,10 +339,10 @@ def customer_figures(rows: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFr
 def baselines(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Floats]:
     """What simpler forecasts give as P(late) for the rows of `test`, by name; learned from the labelled `train`.
 
-    segment_rate: the late rate of the peers. shrunk_ratio: the customer's own of three years, shrunk to it. last_three: the share
-    of its last three invoices that were late, within 1-99 % so that its log loss is finite. logistic: on the
-    model's features, medians for what is missing, standardised and cut at five standard deviations. paid_only:
-    the naive customer ratio over invoices that are already paid.
+    segment_rate: the late rate of the peers. shrunk_ratio: the customer's own of three years, shrunk to it.
+    last_three: the share of its last three invoices that were late, within 1-99 % so that its log loss is finite.
+    logistic: on the model's features, medians for what is missing, standardised and cut at five standard
+    deviations. paid_only: the naive customer ratio over invoices of the year that are already paid.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -147,10 +147,9 @@ class ProspectValue:
 
     @property
     def reference_value(self) -> float:
-        """`prospect_value` of the reference row."""
-        attribution = self._attribute(self.reference[None, :])
-        raw = {name: part.raw_reference for name, part in attribution.items()}
-        return float(expit(raw["conversion"]) * np.exp(min(raw["value"], MAX_LOG_VALUE)))
+        """`prospect_value` of the reference prospect."""
+        X = self.reference[None, :]
+        return float(expit(self.conversion.raw(X)[0]) * _exp(self.value.raw(X))[0])
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -200,7 +199,11 @@ class ProspectValue:
 
         `prospect_value` is exp of log P + log V; a chain from the two raw outputs to it belongs to the caller.
         """
-        return self._attribute(self.design(rows).to_numpy(dtype=np.float64))
+        X = self.design(rows).to_numpy(dtype=np.float64)
+        return {
+            "conversion": self.conversion.attribute(X, self.reference),
+            "value": self.value.attribute(X, self.reference),
+        }
 
     def to_files(self) -> dict[str, str]:
         """File name -> text: one JSON file, and LightGBM's text format of each booster."""
@@ -247,14 +250,8 @@ class ProspectValue:
             detail=content["detail"],
         )
 
-    def _attribute(self, X: Floats) -> dict[str, Attribution]:
-        return {
-            "conversion": self.conversion.attribute(X, self.reference),
-            "value": self.value.attribute(X, self.reference),
-        }
-
     def _ratio(self, level: Floats) -> Floats:
-        return np.interp(level, QUANTILES, self.ratio_quantiles)
+        return np.asarray(np.interp(level, QUANTILES, self.ratio_quantiles))
 
 
 def combine(model_score: Floats, judgement_score: Floats, weight_ratio: float) -> Floats:
@@ -332,7 +329,7 @@ def _ratio_quantiles(values: pd.DataFrame, encoder: AttributeEncoder, seed: int,
         if len(held) and float(learned["value"].sum()) > 0:
             predicted = _exp(_value_link(learned, encoder, seed, threads).raw(_inputs(held, encoder)))
             ratios[fold == k] = held["value"].to_numpy(dtype=np.float64) / predicted
-    return np.quantile(ratios, QUANTILES)
+    return np.asarray(np.quantile(ratios, QUANTILES))
 
 
 def _exp(raw: Floats) -> Floats:
@@ -351,7 +348,7 @@ def _design(rows: pd.DataFrame, encoder: AttributeEncoder) -> pd.DataFrame:
 
 
 def _inputs(rows: pd.DataFrame, encoder: AttributeEncoder) -> Floats:
-    return _design(rows, encoder).to_numpy(dtype=np.float64)
+    return np.asarray(_design(rows, encoder), dtype=np.float64)
 
 
 def _with_segment(rows: pd.DataFrame, segment: tuple[str, ...]) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,22 +20,30 @@ if TYPE_CHECKING:
     from clv.period import Horizon
     from clv.warehouse import Engine
 
+PARTS = ("lifetime_value", "payment_delay", "prospect_value", "tiers", "groups", "truth")
+
 
 def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
     """Figures per part and forecast; a part that the data does not allow is None, and `why` says why.
 
     The models see only what was known before `as_of`; what happened is read from all facts of the company.
     """
-    from clv import evaluation, ingest, learn, warehouse
+    from clv import evaluation, ingest, learn, tiers, truth, warehouse
     from clv.contribution import price_lines
 
-    report: dict[str, Any] = {
-        "as_of": str(as_of),
-        "horizon_days": horizon.length_days(as_of),
-        "customers": None,
-    }
-    report |= dict.fromkeys(("lifetime_value", "payment_delay", "prospect_value", "tiers", "groups", "truth"))
+    report: dict[str, Any] = {"as_of": str(as_of), "horizon_days": horizon.length_days(as_of)}
+    report |= dict.fromkeys(("customers", *PARTS))
     why: dict[str, str] = {}
+    groups, true = {}, {}
+
+    @contextmanager
+    def part(name: str) -> Iterator[None]:
+        """What the data does not allow leaves the part null, with the reason."""
+        try:
+            yield
+        except ModelError as error:
+            why[name] = str(error)
+
     with warehouse.workspace_of(config) as db, warehouse.workspace_of(config) as future:
         with step(f"reading what was known before {as_of}, and what came after"):
             ingest.load(db, config, as_of)
@@ -41,53 +51,54 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
             basis = price_lines(db, config).basis
             price_lines(future, config)
             last_day = _last_day(future)
+        known: truth.Truth | None = None
+        with part("truth"):
+            known = truth.read(db, config, as_of)
 
-        with step("lifetime value"):
-            try:
-                _require_future("orders", horizon.after(as_of), last_day["order_lines"])
-                trial = learn.try_lifetime_value(
-                    db, as_of, config, basis=basis, horizon=horizon, future=future, with_interval=True
-                )
-                report["customers"] = len(trial.frame)
-                report["lifetime_value"] = evaluation.value_report(
-                    trial.realised, trial.forecasts, config.seed
-                )
-                report["tiers"] = evaluation.tier_report(
-                    trial.realised, trial.forecasts, config.tiers.shares_ratio
-                )
-                report["truth"] = evaluation.truth_report(
-                    config.warehouse_path, as_of, trial.frame, trial.forecasts
-                )
-            except ModelError as error:
-                why["lifetime_value"] = str(error)
+        with step("lifetime value"), part("lifetime_value"):
+            made = learn.forecast_lifetime_value(
+                db, as_of, config, basis=basis, horizon=horizon, with_interval=True
+            )
+            report["customers"] = len(made.frame)
+            if known:
+                true["lifetime_value"] = truth.of_value(known, made)
+            _require_future("orders", horizon.after(as_of), last_day["order_lines"])
+            trial = made.judged(future, config)
+            report["lifetime_value"] = trial.report(config.seed)
+            groups["lifetime_value"] = trial.groups(config.seed)
+            sizes = tiers.counts(len(made.frame), config.tiers.shares_ratio)
+            report["tiers"] = evaluation.tier_report(trial.realised, trial.forecasts, sizes)
 
-        with step("payment delay"):
-            try:
-                if last_day["invoices"] is None:
-                    raise ModelError("No invoices are mapped in sources.")
-                invoices = learn.try_payment_delay(
-                    db,
-                    as_of,
-                    config,
-                    known_at=last_day["invoices"],
-                    horizon_days=horizon.length_days(as_of),
-                    future=future,
-                )
-                report["payment_delay"], report["groups"] = invoices.report(), invoices.groups()
-            except ModelError as error:
-                why["payment_delay"] = str(error)
+        with step("payment delay"), part("payment_delay"):
+            if last_day["invoices"] is None:
+                raise ModelError("No invoices are mapped in sources.")
+            invoices = learn.try_payment_delay(
+                db,
+                as_of,
+                config,
+                known_at=last_day["invoices"],
+                horizon_days=horizon.length_days(as_of),
+                future=future,
+            )
+            report["payment_delay"], groups["payment_delay"] = invoices.report(), invoices.groups()
+            if known:
+                true["payment_delay"] = truth.of_payment(known, invoices)
+                true["late_payment_probability"] = truth.of_payers(known, db, invoices, as_of, config)
 
-        with step("prospects"):
-            try:
-                if not config.known_at_first_contact:
-                    raise ModelError("No attribute known at first contact is declared.")
-                converted, forecasts = learn.try_prospect_value(
-                    db, as_of, config, known_at=last_day["order_lines"], future=future
-                )
-                report["prospect_value"] = evaluation.prospect_report(converted, forecasts)
-            except ModelError as error:
-                why["prospect_value"] = str(error)
-    return report | ({"why": why} if why else {})
+        with step("prospects"), part("prospect_value"):
+            if not config.known_at_first_contact:
+                raise ModelError("No attribute known at first contact is declared.")
+            prospects = learn.try_prospect_value(
+                db, as_of, config, known_at=last_day["order_lines"], future=future
+            )
+            report["prospect_value"] = prospects.report()
+            if known:
+                true["prospect_value"] = truth.of_prospects(known, prospects)
+    if report["tiers"] is None:
+        why["tiers"] = why["lifetime_value"]
+    if not groups:
+        why["groups"] = "nothing was judged"
+    return report | {"groups": groups or None, "truth": true or None} | ({"why": why} if why else {})
 
 
 def _last_day(future: Engine) -> dict[str, Any]:

@@ -45,11 +45,24 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
             overrides = grades.overrides_valid(db, as_of)
 
         with step("grading customers and prospects"):
-            reset = month.previous_policy not in (None, grades.policy_of(config))
+            reset = grades.policy_resets(month.previous_policies, config)
             customers = grades.grade_customers(
-                measured, champion.grading, config, month.previous, overrides, policy_reset=reset
+                measured,
+                champion.grading,
+                config,
+                month.previous,
+                overrides,
+                policy_reset=reset["tier_policy"],
             )
-            prospects = grades.grade_prospects(measured, champion.grading, config, month.previous, as_of)
+            prospects = grades.grade_prospects(
+                measured,
+                champion.grading,
+                config,
+                month.previous,
+                overrides,
+                as_of,
+                policy_reset=reset["prospect_tier_policy"],
+            )
 
         with step("explaining every grade"):
             of_customers = points.of_customers(measured, champion.models, champion.grading)

@@ -5,10 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from clv.warehouse import Engine, workspace
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write what tests/test_golden.py finds as what it expects, to be read in the diff",
+    )
+
+
+@pytest.fixture(scope="session")
+def pipelines() -> Iterator[SimpleNamespace]:
+    """The programs' functions `train` and `score`, run from the checkout's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "pipelines"))
+        patch.chdir(ROOT)
+        import score
+        import train
+
+        yield SimpleNamespace(train=train.train, score=score.score)
 
 
 @pytest.fixture(scope="session")

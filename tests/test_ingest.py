@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from clv.config import Config
-from clv.errors import BusyError, ConfigError, TableError
+from clv.errors import ConfigError, TableError
 from clv.ingest import Loaded, load
 from clv.ingest.contract import OTHER_SET_ASIDE, ROW_RULES, STOPS, Action
 from clv.tables import CORE
@@ -556,7 +556,7 @@ def test_a_missing_warehouse_is_named(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"none\.duckdb"):
         load(engine, config, AS_OF)
     (tmp_path / "none.duckdb").write_text("no database at all, only text that is long enough to be read")
-    with pytest.raises(BusyError):
+    with pytest.raises(TableError, match="not a valid DuckDB"):
         load(engine, config, AS_OF)
 
 

@@ -16,11 +16,12 @@ from clv.errors import ModelError
 from clv.features import FEATURES
 from clv.learn import Learned
 from clv.models.attributes import AttributeEncoder
-from clv.models.lifetime_value import BTYD_INPUTS, LifetimeValue
+from clv.models.lifetime_value import LifetimeValue
 from clv.models.payment_delay import NAMES as PAYMENT_NAMES
 from clv.models.payment_delay import RATIOS, PaymentDelay
-from clv.models.payment_record import read_payment_model
 from clv.models.prospect_value import AGE, ProspectValue
+from clv.models.value_parts import BTYD_INPUTS
+from clv.pyfunc import read_model
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def choose(store: tracking.Store, as_of: date, learned: Mapping[str, Learned[Any
             promoted.add(name)
             why[name] = f"promoted, {what.why}" if what.passed else f"fallback promoted: {what.why}"
         else:
-            models[name] = _read(name, tracking.load_files(store, champion))
+            models[name] = read_model(name, tracking.load_files(store, champion))
             why[name] = f"version {champion.version} stays: {what.why}"
     found = Models(models["lifetime-value"], models["payment-delay"], models["prospect-value"])
     return Chosen(found, frozenset(promoted), why)
@@ -84,7 +85,7 @@ def register(
             input_example=example,
             output_example=what.model.predict(example),
             metrics={},
-            tags={"passed": what.passed, "why": what.why[:400]},
+            tags={"passed": str(what.passed).lower(), "why": what.why[:400]},
         )
         if name in chosen.promoted:
             tracking.promote(store, version, chosen.why[name][:400])
@@ -127,7 +128,7 @@ def find(store: tracking.Store, as_of: date, run: str | None = None) -> dict[str
 def load(store: tracking.Store, versions: Mapping[str, tracking.ModelVersion]) -> Champions:
     """The models behind `versions`, every file verified against its manifest first."""
     files = {name: tracking.load_files(store, version) for name, version in versions.items()}
-    models = {name: _read(name, content) for name, content in files.items() if name != "grading"}
+    models = {name: read_model(name, content) for name, content in files.items() if name != "grading"}
     return Champions(
         Models(models["lifetime-value"], models.get("payment-delay"), models.get("prospect-value")),
         Grading.from_files(files["grading"]),
@@ -143,7 +144,8 @@ def _invented(model: Any) -> pd.DataFrame:
         row: dict[str, Any] = {feature.name: 1.0 for feature in numbers} | {"cost_to_serve_12m": 0.0}
         return pd.DataFrame([{"customer_id": "example"} | row | _attributes(model.encoder)])
     if isinstance(model, ProspectValue):
-        return pd.DataFrame([{"customer_id": "example", AGE.name: 30.0} | _attributes(model.encoder)])
+        known = dict.fromkeys(model.segment, "example") if model.segment else _attributes(model.encoder)
+        return pd.DataFrame([{"customer_id": "example", AGE.name: 30.0} | known])
     if isinstance(model, PaymentDelay):
         counts = {name: 1.0 for pair in RATIOS.values() for name in pair}
         read = {name: 1.0 for name in PAYMENT_NAMES if name not in RATIOS}
@@ -154,12 +156,3 @@ def _invented(model: Any) -> pd.DataFrame:
 def _attributes(encoder: AttributeEncoder) -> dict[str, Any]:
     examples = {"category": "example", "number": 1.0, "flag": True}
     return {column.name: examples[column.type] for column in encoder.columns}
-
-
-def _read(name: str, files: Mapping[str, str]) -> Any:
-    readers = {
-        "lifetime-value": LifetimeValue.from_files,
-        "payment-delay": read_payment_model,
-        "prospect-value": ProspectValue.from_files,
-    }
-    return readers[name](files)

@@ -1,15 +1,21 @@
-"""What the programs show on a terminal: receipts, the pyramid, key customers with their reasons, tier moves."""
+"""What the programs show on a terminal: receipts, the pyramid, key customers with their reasons, tier moves.
+
+What comes from outside (ids, tier names, paths) is shown as text, never read as markup.
+"""
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from clv import publish
+from clv.grades import INACTIVE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,35 +24,35 @@ if TYPE_CHECKING:
     from clv.publish import Receipt
 
 KEY_CUSTOMERS_SHOWN = 5
-BAR_WIDTH = 24
+BAR_WIDTH = 20
+WIDTH_WITH_BAR = 96  # columns from which the shares are drawn as well
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def show_receipt(as_of: date, receipt: Receipt) -> None:
-    """One line: what became of the month."""
-    console = Console(highlight=False)
-    graded = receipt.row_counts["grades"]
+    """What became of the month, in a line or two."""
+    console = _console()
+    graded = f"{as_of}: {receipt.row_counts['grades']:,} graded"
     if receipt.status == "unchanged":
-        console.print(
-            f"{as_of}: {graded:,} graded, same as published before in run {receipt.run_id}; nothing changed"
-        )
+        console.print(f"{graded}, the same as in run {receipt.run_id}: nothing changed", soft_wrap=True)
         return
-    console.print(f"{as_of}: {graded:,} graded and published as run {receipt.run_id}")
+    console.print(f"{graded} and published as run {receipt.run_id}", soft_wrap=True)
     if receipt.rejected:
         console.print(f"  {receipt.rejected:,} rows set aside, each with its reason in clv.rejected_rows")
-    if receipt.stale_months:
-        months = ", ".join(str(day) for day in receipt.stale_months)
-        console.print(f"  stale now, grade them again (score.py --through): {months}")
 
 
 def show_month(config: Config, as_of: date) -> None:
     """The month as published: pyramid, key customers and why, moves since the month before, where it all is."""
-    console = Console(highlight=False)
+    console = _console()
     currency = config.reporting_currency
     with publish.reader(config) as read:
         summary = read("SELECT * FROM clv.tier_summary WHERE as_of_date = ? ORDER BY position", as_of)
         keys = read(_KEY_SQL.format(key=_names(config.tiers.key), n=KEY_CUSTOMERS_SHOWN), as_of)
         reasons = read(
-            "SELECT customer_id, position, points, sentence FROM clv.reasons WHERE as_of_date = ? "
+            "SELECT customer_id, direction, concept, sentence FROM clv.reasons WHERE as_of_date = ? "
             f"AND customer_id IN ({_names(keys['customer_id'])}) ORDER BY customer_id, position",
             as_of,
         )
@@ -55,31 +61,47 @@ def show_month(config: Config, as_of: date) -> None:
             "SELECT why FROM clv.runs JOIN clv.published USING (run_id, as_of_date) WHERE as_of_date = ?",
             as_of,
         )
+        stale = read("SELECT as_of_date FROM clv.published WHERE is_stale ORDER BY as_of_date")
 
     console.print()
-    customers = summary[summary["value_source"] == "history"]
+    of_customers = summary["value_source"] == "history"
     console.print(
-        _pyramid(f"{config.company}: customers as of {as_of}", customers, currency, "expected value")
+        Text(f"{config.company}: customers as of {as_of}", style="bold").append(
+            Text(f"  (12 months in {currency}; expected: value to come)", style="not bold dim")
+        )
     )
-    prospects = summary[(summary["value_source"] == "prospect") & (summary["customers"] > 0)]
+    console.print(_pyramid(summary[of_customers], console.width))
+    prospects = summary[~of_customers & (summary["customers"] > 0)]
     if len(prospects):
-        console.print(_pyramid("Prospects, a pyramid of their own", prospects, currency, "expected value"))
-    console.print(Text("\nKey customers, and why", style="bold"))
+        console.print(Text("\nProspects, a pyramid of their own", style="bold"))
+        console.print(_pyramid(prospects, console.width))
+    if len(keys):
+        console.print(Text("\nKey customers, and why", style="bold"))
     for customer in keys.to_dict("records"):
-        console.print(_heading(customer, currency))
-        for reason in reasons[reasons["customer_id"] == customer["customer_id"]].to_dict("records"):
-            style = "dim" if reason["position"] == reasons["position"].max() else ""
-            console.print(Text(f"    {reason['sentence']}", style=style))
-    _show_moves(console, moves, [*config.tiers.shares_ratio, "inactive"])
+        console.print(Padding(_heading(customer, currency), (0, 0, 0, 2)))
+        console.print(
+            Padding(_reasons(reasons[reasons["customer_id"] == customer["customer_id"]]), (0, 0, 0, 4))
+        )
+    _show_moves(console, moves, [*config.tiers.shares_ratio, INACTIVE])
     for line in _notes(runs):
         console.print(Text(line, style="yellow"))
+    if len(stale):
+        days = [str(day.date()) for day in stale["as_of_date"]]
+        console.print(
+            Text(
+                f"\nStale, as an earlier month has changed since: {', '.join(days)}. "
+                f"Grade them again: score.py --as-of {days[0]} --through {days[-1]}",
+                style="yellow",
+            )
+        )
     console.print()
-    console.print(
-        f"warehouse  {config.warehouse_path}  (schema clv: grades, reasons, criteria, tier_summary, …)"
-    )
-    console.print(
-        f"models     {config.mlflow.tracking_uri}  (mlflow ui --backend-store-uri {config.mlflow.tracking_uri})"
-    )
+    places = {
+        "warehouse": f"{config.warehouse_path}  (schema clv: grades, reasons, criteria, tier_summary, …)",
+        "models": f"{config.mlflow.tracking_uri}  "
+        f"(mlflow ui --backend-store-uri {config.mlflow.tracking_uri})",
+    }
+    for name, place in places.items():
+        console.print(f"{name:<11}{place}", soft_wrap=True)
 
 
 _KEY_SQL = """
@@ -89,86 +111,106 @@ _KEY_SQL = """
 """
 
 _MOVES_SQL = """
-    SELECT coalesce(previous_tier, 'new') AS from_tier, tier AS to_tier, count(*) AS customers FROM clv.grades
+    SELECT previous_tier AS from_tier, tier AS to_tier, count(*) AS customers FROM clv.grades
     WHERE as_of_date = ? AND value_source = 'history' GROUP BY ALL ORDER BY ALL
 """
+
+# Figure of a tier -> its heading and its share; a heading fits the figures below it.
+_FIGURES = {
+    "revenue": ("revenue", "share_of_revenue_ratio"),
+    "contribution_margin": ("contribution", "share_of_contribution_ratio"),
+    "clv": ("expected", "share_of_clv_ratio"),
+}
 
 
 def _names(values: Any) -> str:
     return ", ".join("'" + str(value).replace("'", "''") + "'" for value in values) or "NULL"
 
 
-def _pyramid(title: str, summary: pd.DataFrame, currency: str, expected: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("tier")
-    table.add_column("customers", justify="right")
-    has = {name: bool(summary[name].notna().any()) for name in ("revenue", "contribution_margin", "clv")}
-    headings = {"revenue": "revenue 12 m", "contribution_margin": "contribution 12 m", "clv": expected}
-    for name, heading in headings.items():
-        if has[name]:
-            table.add_column(f"{heading}, {currency}", justify="right")
-            table.add_column("", justify="right")
-    table.add_column(" share of " + ("contribution" if has["contribution_margin"] else "expected value"))
-    shares = {
-        "revenue": "share_of_revenue_ratio",
-        "contribution_margin": "share_of_contribution_ratio",
-        "clv": "share_of_clv_ratio",
-    }
-    barred = "contribution_margin" if has["contribution_margin"] else "clv"
-    for row in summary.to_dict("records"):
-        cells = [Text(row["tier"], style="bold" if row["is_key"] else ""), f"{row['customers']:,}"]
-        for name in headings:
-            if has[name]:
-                cells += [_number(row[name]), _percent(row[shares[name]])]
-        share = row[shares[barred]]
-        cells.append(
-            Text(" " + "█" * round(max(share, 0) * BAR_WIDTH) if share == share else "", style="cyan")
-        )
-        table.add_row(*cells)
+def _pyramid(summary: pd.DataFrame, width: int) -> Table:
+    """Tiers with what they hold and their shares, their sum below, lapsed customers outside it."""
+    known = [name for name in _FIGURES if summary[name].notna().any()]
+    barred = "contribution_margin" if "contribution_margin" in known else "clv"
+    has_bar = barred in known and width >= WIDTH_WITH_BAR
+    table = Table(box=None, pad_edge=False)
+    table.add_column(Text("tier"), overflow="fold")
+    table.add_column(Text("customers"), justify="right", no_wrap=True)
+    for name in known:
+        table.add_column(Text(_FIGURES[name][0]), justify="right", no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+    if has_bar:
+        table.add_column(Text(f"share of {_FIGURES[barred][0]}"), no_wrap=True)
+
+    def row(tier: str, cells: dict[str, Any], style: str, *, draw: bool = False) -> None:
+        shown = [Text(tier), Text(f"{int(cells['customers']):,}")]
+        for name in known:
+            shown += [Text(_number(cells[name])), Text(_percent(cells[_FIGURES[name][1]]))]
+        if has_bar:
+            share = cells[_FIGURES[barred][1]] if draw else 0.0
+            shown.append(
+                Text("█" * round(max(share, 0.0) * BAR_WIDTH) if share == share else "", style="cyan")
+            )
+        table.add_row(*shown, style=style)
+
+    counted = summary[summary["tier"] != INACTIVE]
+    for cells in counted.to_dict("records"):
+        row(cells["tier"], cells, "bold" if cells["is_key"] else "", draw=True)
+    total = counted[["customers", *known]].sum(min_count=1).to_dict()
+    shares = {_FIGURES[name][1]: counted[_FIGURES[name][1]].sum(min_count=1) for name in known}
+    row("together", total | shares, "italic")
+    for cells in summary[summary["tier"] == INACTIVE].to_dict("records"):
+        row(INACTIVE, cells, "dim")
     return table
 
 
 def _heading(customer: dict[str, Any], currency: str) -> Text:
-    """Text, never markup: ids come from outside."""
     figures = [f"score {customer['composite_score']:.1f}"]
     if customer["clv"] == customer["clv"]:
         figures.append(f"expected value {_number(customer['clv'])} {currency}")
     if customer["late_payment_probability"] == customer["late_payment_probability"]:
         figures.append(f"late payment {customer['late_payment_probability']:.0%}")
-    return Text(f"  {customer['customer_id']}  {customer['tier']}  ", style="bold").append(
+    return Text(f"{customer['customer_id']}  {customer['tier']}  ", style="bold").append(
         Text(", ".join(figures), style="not bold")
     )
 
 
+def _reasons(reasons: pd.DataFrame) -> Table:
+    """Sentences behind a sign for or against, longer ones hanging below their first line."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column()
+    for reason in reasons.to_dict("records"):
+        is_rest = reason["concept"] == "other"
+        sign = " " if is_rest else "+" if reason["direction"] == "for" else "−"
+        grid.add_row(Text(sign), Text(reason["sentence"]), style="dim" if is_rest else "")
+    return grid
+
+
 def _show_moves(console: Console, moves: pd.DataFrame, order: list[str]) -> None:
-    known = moves[moves["from_tier"] != "new"]
     console.print()
-    if known.empty:
+    is_new = moves["from_tier"].isna()
+    if is_new.all():
         console.print(Text("Tier moves since last month: none, this is the first month", style="bold"))
         return
+    known = moves[~is_new]
     moved = known[known["from_tier"] != known["to_tier"]]
-    new = int(moves.loc[moves["from_tier"] == "new", "customers"].sum())
     total, count = int(known["customers"].sum()), int(moved["customers"].sum())
-    console.print(
-        Text(
-            f"Tier moves since last month: {count:,} of {total:,} customers ({count / total:.1%})",
-            style="bold",
-        )
+    heading = f"Tier moves since last month: {count:,} of {total:,} customers ({count / total:.1%})"
+    console.print(Text(heading, style="bold"))
+    place = {tier: i for i, tier in enumerate(order)}
+    rows = sorted(
+        moved.to_dict("records"),
+        key=lambda row: (place.get(row["from_tier"], -1), place.get(row["to_tier"], -1)),
     )
-    for row in moved.to_dict("records"):
-        rises = (
-            order.index(row["to_tier"]) < order.index(row["from_tier"]) if row["from_tier"] in order else True
-        )
-        console.print(
-            f"  {'▲' if rises else '▼'} {row['from_tier']} → {row['to_tier']}: {row['customers']:,}"
-        )
-    if new:
-        console.print(f"  + {new:,} new")
+    for row in rows:
+        before, now = place.get(row["from_tier"]), place.get(row["to_tier"])
+        sign = "•" if before is None or now is None else "▲" if now < before else "▼"
+        console.print(f"  {sign} {row['from_tier']} → {row['to_tier']}: {row['customers']:,}")
+    if is_new.any():
+        console.print(f"  + {int(moves.loc[is_new, 'customers'].sum()):,} new")
 
 
 def _notes(runs: pd.DataFrame) -> list[str]:
-    import json
-
     if runs.empty:
         return []
     why = json.loads(runs["why"].iloc[0])
@@ -182,3 +224,79 @@ def _number(value: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.0%}" if value == value else ""
+
+
+BACKTEST_FIGURES = {
+    "lifetime_value": {
+        "normalised_gini": "Gini", "spearman": "rank corr.", "captured_share_top_1": "top 1 %",
+        "captured_share_top_20": "top 20 %", "mae": "MAE", "bias_ratio": "bias", "weighted_decile_error": "decile err.",
+        "interval_coverage_top_20": "coverage",
+    },
+    "payment_delay": {
+        "auc": "AUC", "brier": "Brier", "log_loss": "log loss", "calibration_slope": "slope",
+        "mean_predicted": "predicted", "mean_realised": "realised", "mae_days": "MAE days",
+    },
+    "prospect_value": {
+        "auc": "AUC", "brier": "Brier", "lift_top_10": "lift 10 %", "normalised_gini": "Gini",
+        "mean_predicted": "predicted", "mean_realised": "realised",
+    },
+}  # fmt: skip
+HIGHER_IS_BETTER = {
+    "normalised_gini", "spearman", "captured_share_top_1", "captured_share_top_20", "auc", "lift_top_10",
+}  # fmt: skip
+LOWER_IS_BETTER = {"mae", "weighted_decile_error", "brier", "log_loss", "mae_days"}
+NEARER_IS_BETTER = {"bias_ratio": 0.0, "calibration_slope": 1.0, "slope": 1.0}
+
+
+def show_backtest(report: dict[str, Any]) -> None:
+    """The figures of `backtest --report`: a table per part, a forecast per row, the best of each figure in bold."""
+    console = Console(highlight=False)
+    counted = f", {report['customers']:,} customers" if report["customers"] else ""
+    console.print(f"Forecasts of {report['as_of']} for {report['horizon_days']} days{counted}\n")
+    for part, figures in BACKTEST_FIGURES.items():
+        if report[part]:
+            console.print(_figures(part.replace("_", " "), report[part], figures))
+    if report["tiers"]:
+        shares = {name: found["captured_share_by_tier"] for name, found in report["tiers"].items()}
+        tiers = {tier: tier for tier in shares["model"]}
+        console.print(_figures("realised value held by each tier", shares, tiers))
+    for part, found in (report["truth"] or {}).items():
+        if found is None:
+            continue
+        kinds = {part: found} if part != "prospect_value" else {k: found[k] for k in ("conversion", "value")}
+        for kind, rows in kinds.items():
+            forecasts = {name: row for name, row in rows.items() if isinstance(row, dict)}
+            names = {name: name.replace("_", " ") for name in next(iter(forecasts.values()))}
+            console.print(_figures(f"against the truth: {kind.replace('_', ' ')}", forecasts, names))
+    for part, reason in report.get("why", {}).items():
+        console.print(Text(f"{part.replace('_', ' ')}: {reason}", style="yellow"))
+
+
+def _figures(title: str, rows: dict[str, dict[str, float | None]], headings: dict[str, str]) -> Group:
+    """A table under its title, one forecast per row; figures nobody has are left out."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("forecast", no_wrap=True)
+    shown = [name for name in headings if any(row[name] is not None for row in rows.values())]
+    for name in shown:
+        table.add_column(headings[name], justify="right")
+    best = {name: _best(name, [row[name] for row in rows.values()]) for name in shown}
+    for forecast, row in rows.items():
+        cells = [Text(forecast)]
+        for name in shown:
+            value = row[name]
+            text = "–" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+            is_best = value is not None and value == best[name] and len(rows) > 1
+            cells.append(Text(text.replace("-", "−"), style="bold" if is_best else ""))
+        table.add_row(*cells)
+    return Group(Text(title, style="bold"), table, "")
+
+
+def _best(name: str, values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if name in HIGHER_IS_BETTER:
+        return max(known)
+    if name in LOWER_IS_BETTER:
+        return min(known)
+    if name in NEARER_IS_BETTER:
+        return min(known, key=lambda value: abs(value - NEARER_IS_BETTER[name]))
+    return None

@@ -13,8 +13,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from clv.config import Config, ContributionSettings
-from clv.period import DAYS_PER_YEAR, add_months
-from clv.tables import MONEY
+from clv.period import DAYS_PER_YEAR, add_months, see, visible_sql
+from clv.tables import CORE, MONEY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Below this share of priced sales the margin is not known: value is then net revenue.
 MINIMUM_PRICED_RATIO = 0.8
+
+UNPRICED = "unpriced"  # the rule of lines that no rule could price
 
 
 @dataclass(frozen=True)
@@ -35,94 +37,112 @@ class Pricing:
 
 
 def price_lines(db: Engine, config: Config) -> Pricing:
-    """Add to main.order_lines: product_cost, priced_by, variable_cost and value (all in the reporting currency).
+    """Give main.order_lines product_cost, priced_by, variable_cost and value (all in the reporting currency).
 
     The product cost of a line comes from the first rule that can price it: its own unit cost, the product's
     unit cost, the product's margin ratio, the category's, the default ratio. Lines that none can price take
-    the average ratio of the others, as long as those make `MINIMUM_PRICED_RATIO` of sales; below, `value` is the
-    net amount and the basis `revenue`.
+    the average ratio of the others, as long as those make `MINIMUM_PRICED_RATIO` of sales (absolute amounts,
+    returns included); below, `value` is the net amount, costs are 0 and the basis is `revenue`. Each amount is
+    rounded to MONEY once per line, so sums are exact. Lines priced before are priced afresh.
     """
     rules = config.contribution
+    # The core columns by name: what an earlier pricing added is left behind.
+    core = ", ".join(f"l.{name}" for name in CORE["order_lines"].names)
     db.run(f"""
         CREATE OR REPLACE TABLE main.order_lines AS
-        WITH priced AS (
-            SELECT l.*, {_rule_sql(rules)} AS priced_by, {_category_sql(rules)} AS category_ratio,
-                   p.unit_cost AS listed_cost, p.contribution_margin_ratio AS listed_ratio
-            FROM main.order_lines AS l LEFT JOIN main.products AS p USING (product_id)
-        )
-        SELECT * EXCLUDE (category_ratio, listed_cost, listed_ratio),
-            CASE priced_by
-                WHEN 'line_cost' THEN quantity * unit_cost
-                WHEN 'product_cost' THEN quantity * listed_cost
-                WHEN 'product_ratio' THEN net_amount * (1 - listed_ratio)
-                WHEN 'category_ratio' THEN net_amount * (1 - category_ratio)
-                WHEN 'default_ratio' THEN net_amount * (1 - {rules.default_margin_ratio or 0}e0)
-            END::{MONEY} AS product_cost
-        FROM priced
+        SELECT {core}, {_rule_sql(rules)} AS priced_by, CAST({_product_cost_sql(rules)} AS {MONEY}) AS product_cost
+        FROM main.order_lines AS l LEFT JOIN main.products AS p ON p.product_id = l.product_id
     """)
     sales = db.rows("""
-        SELECT priced_by, sum(abs(net_amount)), sum(net_amount), coalesce(sum(product_cost), 0), count(*)
+        SELECT priced_by, sum(abs(net_amount)), sum(net_amount), sum(product_cost), count(*)
         FROM main.order_lines GROUP BY priced_by ORDER BY priced_by
     """)
-    total = float(sum(row[1] for row in sales)) or 1.0
-    shares = {str(row[0]): float(row[1]) / total for row in sales}
-    known = [row for row in sales if row[0] != "unpriced"]
-    priced_ratio = sum(shares[str(row[0])] for row in known)
+    total = sum(row[1] for row in sales)
+    shares = {rule: float(amount / total) if total else 0.0 for rule, amount, *_ in sales}
+    known = [row for row in sales if row[0] != UNPRICED]
+    priced_ratio = float(sum(row[1] for row in known) / total) if total else 0.0
     if priced_ratio < MINIMUM_PRICED_RATIO:
-        db.run(f"""
-            CREATE OR REPLACE TABLE main.order_lines AS
-            SELECT *, 0::{MONEY} AS variable_cost, net_amount::{MONEY} AS value FROM main.order_lines
-        """)
+        _value_lines(db, product_cost="0", variable_cost="0")
         found = f"product cost known for {priced_ratio:.0%} of sales, {MINIMUM_PRICED_RATIO:.0%} needed"
         return Pricing("revenue", shares, f"{found}: value is net revenue")
-    net = float(sum(row[2] for row in known))
-    cost_ratio = round(float(sum(row[3] for row in known)) / net, 6) if net else 1.0
+    net = sum(row[2] for row in known)
+    cost_ratio = round(float(sum(row[3] for row in known) / net), 6) if net else 1.0
+    average = f"coalesce(product_cost, net_amount * {_double(cost_ratio)})"
+    _value_lines(db, product_cost=average, variable_cost=_variable_cost_sql(rules))
+    without = sum(row[4] for row in sales if row[0] == UNPRICED)
+    taken = f"{without} lines without a product cost took the average, {1 - cost_ratio:.1%} margin"
+    return Pricing("contribution", shares, taken if without else None)
+
+
+def _value_lines(db: Engine, *, product_cost: str, variable_cost: str) -> None:
+    core = ", ".join(CORE["order_lines"].names)
     db.run(f"""
         CREATE OR REPLACE TABLE main.order_lines AS
         WITH costed AS (
-            SELECT * REPLACE (coalesce(product_cost, net_amount * {cost_ratio!r}e0)::{MONEY} AS product_cost),
-                {_variable_cost_sql(rules)} AS variable_cost
+            SELECT {core}, priced_by, CAST({product_cost} AS {MONEY}) AS product_cost,
+                CAST({variable_cost} AS {MONEY}) AS variable_cost
             FROM main.order_lines
         )
-        SELECT *, (net_amount - product_cost - variable_cost)::{MONEY} AS value FROM costed
+        SELECT {core}, priced_by, product_cost, variable_cost,
+            CAST(net_amount - product_cost - variable_cost AS {MONEY}) AS value
+        FROM costed
     """)
-    unpriced = next((row for row in sales if row[0] == "unpriced"), None)
-    why = (
-        f"{unpriced[4]} lines without a product cost took the average, {1 - cost_ratio:.1%} margin"
-        if unpriced
-        else None
-    )
-    return Pricing("contribution", shares, why)
 
 
-def _category_sql(rules: ContributionSettings) -> str:
-    if not rules.category_margin_ratio:
-        return "NULL::DOUBLE"
-    whens = " ".join(
-        f"WHEN {_text(name)} THEN {ratio}e0" for name, ratio in rules.category_margin_ratio.items()
-    )
-    return f"CASE p.category {whens} END"
+def _rules_in_order(rules: ContributionSettings) -> list[tuple[str, str, str]]:
+    """Name, SQL condition and SQL product cost of the rules of lines `l` and products `p`, first come first."""
+    category = _category_sql(rules)
+    found = [
+        ("line_cost", "l.unit_cost IS NOT NULL AND l.quantity IS NOT NULL", "l.quantity * l.unit_cost"),
+        ("product_cost", "p.unit_cost IS NOT NULL AND l.quantity IS NOT NULL", "l.quantity * p.unit_cost"),
+        (
+            "product_ratio",
+            "p.contribution_margin_ratio IS NOT NULL",
+            "l.net_amount * (1 - p.contribution_margin_ratio)",
+        ),
+    ]
+    if category is not None:
+        found.append(("category_ratio", f"{category} IS NOT NULL", f"l.net_amount * (1 - {category})"))
+    if rules.default_margin_ratio is not None:
+        found.append(("default_ratio", "true", f"l.net_amount * (1 - {_double(rules.default_margin_ratio)})"))
+    return found
 
 
 def _rule_sql(rules: ContributionSettings) -> str:
-    last = "'default_ratio'" if rules.default_margin_ratio is not None else "'unpriced'"
-    return f"""CASE
-        WHEN l.unit_cost IS NOT NULL AND l.quantity IS NOT NULL THEN 'line_cost'
-        WHEN p.unit_cost IS NOT NULL AND l.quantity IS NOT NULL THEN 'product_cost'
-        WHEN p.contribution_margin_ratio IS NOT NULL THEN 'product_ratio'
-        WHEN {_category_sql(rules)} IS NOT NULL THEN 'category_ratio'
-        ELSE {last} END"""
+    whens = " ".join(f"WHEN {condition} THEN '{name}'" for name, condition, _ in _rules_in_order(rules))
+    return f"CASE {whens} ELSE '{UNPRICED}' END"
+
+
+def _product_cost_sql(rules: ContributionSettings) -> str:
+    """Null where no rule can price the line."""
+    whens = " ".join(f"WHEN {condition} THEN {cost}" for _, condition, cost in _rules_in_order(rules))
+    return f"CASE {whens} END"
+
+
+def _category_sql(rules: ContributionSettings) -> str | None:
+    ratios = rules.category_margin_ratio.items()
+    whens = " ".join(f"WHEN {_text(name)} THEN {_double(ratio)}" for name, ratio in ratios)
+    return f"CASE p.category {whens} END" if whens else None
 
 
 def _variable_cost_sql(rules: ContributionSettings) -> str:
-    """Freight on goods sent, handling per line and per return; the order's own cost stands on its first line."""
-    first_of_order = """row_number() OVER (
-        PARTITION BY customer_id, order_id, net_amount > 0
-        ORDER BY order_date, line_id, product_id, net_amount, quantity) = 1"""
-    return f"""(CASE WHEN net_amount > 0
-        THEN net_amount * {rules.freight_ratio}e0 + {rules.line_cost}
-             + CASE WHEN {first_of_order} THEN {rules.order_cost} ELSE 0 END
-        ELSE {rules.return_line_cost} END)::{MONEY}"""
+    """Freight on goods sent, handling per line and per return; the order's own cost stands on its first line.
+
+    The first line is the one known first, so that a line posted later never moves the cost of an earlier month.
+    """
+    line = CORE["order_lines"]
+    ties = ", ".join(name for name in line.names if name not in ("customer_id", "order_id", "order_date"))
+    is_first = f"""row_number() OVER (
+        PARTITION BY customer_id, order_id, net_amount < 0
+        ORDER BY {visible_sql(line)}, order_date, {ties}) = 1"""
+    return f"""CASE WHEN net_amount < 0 THEN {rules.return_line_cost}
+        ELSE net_amount * {_double(rules.freight_ratio)} + {rules.line_cost}
+            + CASE WHEN {is_first} THEN {rules.order_cost} ELSE 0 END END"""
+
+
+def _double(number: float) -> str:
+    """`number` as a DOUBLE literal, which needs an exponent."""
+    return repr(number) if "e" in repr(number) else f"{number!r}e0"
 
 
 def _text(value: str) -> str:
@@ -130,24 +150,26 @@ def _text(value: str) -> str:
 
 
 def customer_ladder(db: Engine, as_of: date, config: Config) -> pd.DataFrame:
-    """Margin ladder of the last 12 calendar months, one row per customer with any fact in them.
+    """Margin ladder of the last 12 calendar months, one row per customer with any fact in them, by `customer_id`.
 
-    Reads `past`. Columns, all in the reporting currency: revenue, product_cost, variable_cost, order_value (the
-    first less the two), service_cost, dispute_cost, cost_to_serve (their sum), contribution_margin (before late
-    money). Service activities without a rate cost nothing. Where `value` is net revenue the costs of goods are 0.
+    Columns, all in the reporting currency: revenue, product_cost, variable_cost, order_value (the first less the
+    two), service_cost, dispute_cost, cost_to_serve (their sum), contribution_margin (before late money; negative
+    where costs outweigh). Service activities without a rate cost nothing. Where `value` is net revenue the costs
+    of goods are 0. Together with `unassigned` the revenues add up to the ledger. Leaves `past` showing `as_of`.
     """
+    see(db, as_of)
     rules = config.contribution
     start = add_months(as_of, -12)
     return db.frame(f"""
         WITH sales AS (
-            SELECT customer_id, sum(net_amount) AS revenue, sum(coalesce(product_cost, 0)) AS product_cost,
+            SELECT customer_id, sum(net_amount) AS revenue, sum(product_cost) AS product_cost,
                    sum(variable_cost) AS variable_cost, sum(value) AS order_value
             FROM past.order_lines WHERE order_date >= DATE '{start}' GROUP BY customer_id
         ), service AS (
             SELECT customer_id, sum({service_cost_sql(rules)}) AS service_cost
             FROM past.service_events WHERE event_date >= DATE '{start}' GROUP BY customer_id
         ), disputes AS (
-            SELECT customer_id, (count(*) * {rules.dispute_cost})::{MONEY} AS dispute_cost
+            SELECT customer_id, CAST(count(*) * {rules.dispute_cost} AS {MONEY}) AS dispute_cost
             FROM past.invoices WHERE dispute_opened_date >= DATE '{start}' GROUP BY customer_id
         ), everyone AS (
             SELECT customer_id FROM sales UNION SELECT customer_id FROM service
@@ -166,10 +188,24 @@ def customer_ladder(db: Engine, as_of: date, config: Config) -> pd.DataFrame:
     """)
 
 
+def unassigned(db: Engine, as_of: date) -> pd.DataFrame:
+    """Order lines of the last 12 calendar months that no customer has: one row per rule that set them aside.
+
+    Columns: rule, lines, net_amount (reporting currency; lines whose amount cannot be read or converted add 0).
+    Lines without a readable date count here. Copies set aside as `exact_duplicate` do not: they are no sales.
+    """
+    return db.frame(f"""
+        SELECT rule, count(*) AS lines, coalesce(sum(net_amount), 0) AS net_amount
+        FROM main.unassigned_lines WHERE order_date >= DATE '{add_months(as_of, -12)}' OR order_date IS NULL
+        GROUP BY rule ORDER BY rule
+    """)
+
+
 def service_cost_sql(rules: ContributionSettings) -> str:
     """SQL of the cost of one row of service_events; activities without a rate cost nothing."""
     rates = " ".join(f"WHEN {_text(name)} THEN {rate}" for name, rate in rules.service_rates.items())
-    return f"(coalesce(quantity, 1) * {f'CASE activity {rates} ELSE 0 END' if rates else '0'})::{MONEY}"
+    rate = f"CASE activity {rates} ELSE 0 END" if rates else "0"
+    return f"CAST(coalesce(quantity, 1) * {rate} AS {MONEY})"
 
 
 def late_money_cost(record: pd.DataFrame, rules: ContributionSettings) -> pd.Series:

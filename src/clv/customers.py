@@ -28,12 +28,13 @@ RECORD = (
 
 
 def customer_frame(db: Engine, as_of: date, config: Config, *, basis: str, horizon_days: int) -> pd.DataFrame:
-    """One row per customer with history before `as_of`, ordered by `customer_id`: customer_features, and
+    """One row per customer with history before `as_of`, ordered by `customer_id`.
 
-    the ladder of the last 12 months (`revenue`, `cost_to_serve_12m`, `contribution_margin`; the last null on the basis
-    `revenue`, and after late money where the configuration charges it here), the payment record of the last
-    year with `open_balance`, `overdue_balance_ratio` and `late_money_cost` (null without invoices), and `is_active`:
-    an order within `tiers.active_months` or an open balance. Leaves `past` showing `as_of`.
+    Columns: those of customer_features; the ladder of the last 12 months (`revenue`, `cost_to_serve_12m`,
+    `contribution_margin`: null on the basis `revenue`, after late money where the configuration charges it here);
+    the payment record of the last year with `open_balance`, `overdue_balance_ratio` and `late_money_cost` (null
+    without invoices); `is_active`: an order within `tiers.active_months` or an open balance. Leaves `past`
+    showing `as_of`.
     """
     frame = customer_features(db, as_of, config, horizon_days)
     ladder = customer_ladder(db, as_of, config)[["customer_id", *LADDER]]

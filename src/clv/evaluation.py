@@ -24,6 +24,11 @@ class Forecast:
     low: Floats | None = None
     high: Floats | None = None
 
+    def of(self, rows: NDArray[np.bool_]) -> Forecast:
+        """The same forecast of some of its rows."""
+        low, high = (None if bound is None else bound[rows] for bound in (self.low, self.high))
+        return Forecast(self.value[rows], low, high)
+
 
 def value_report(realised: Floats, forecasts: Mapping[str, Forecast], seed: int) -> Report:
     """Figures per forecast of customers' value; null where the data does not allow one.
@@ -106,6 +111,50 @@ def prospect_report(converted: Floats, probabilities: Mapping[str, Floats]) -> R
         )
         for name, probability in probabilities.items()
     }
+
+
+def tier_report(
+    realised: Floats, forecasts: Mapping[str, Forecast], customers_by_tier: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """Per forecast, what each tier would have held had the forecast alone cut the pyramid.
+
+    `customers_by_tier` are the sizes, highest first, together as many as there are rows. `captured_share_by_tier`:
+    share of realised value; equal forecasts at a border share it. Null where the realised total is not positive.
+    """
+    cuts = np.cumsum([0, *customers_by_tier.values()])
+    report = {}
+    for name, forecast in forecasts.items():
+        _, held = metrics.lorenz(realised, forecast.value, points=len(realised) + 1)
+        shares = dict(zip(customers_by_tier, np.diff(held[cuts]).tolist(), strict=True))
+        report[name] = {
+            "captured_share_by_tier": _finite(shares),
+            "customers_by_tier": dict(customers_by_tier),
+        }
+    return report
+
+
+def truth_figures(true: Floats, predicted: Floats) -> dict[str, float | None]:
+    """A forecast against true expectations: `spearman`, both means, `bias_ratio`, and `slope`.
+
+    `slope` is that of the straight line of truth on forecast: 1 where a forecast twice as high means twice as much,
+    below 1 where forecasts spread too far. Null without rows.
+    """
+    mean_predicted, mean_true = (
+        math.fsum(x.tolist()) / len(x) if len(x) else math.nan for x in (predicted, true)
+    )
+    spread = predicted - mean_predicted
+    squares = float(spread @ spread)
+    return _finite(
+        {
+            "spearman": metrics.spearman(true, predicted),
+            "mean_predicted": mean_predicted,
+            "mean_true": mean_true,
+            "bias_ratio": metrics.bias_ratio(true, predicted),
+            "slope": float(spread @ true) / squares
+            if squares > 1e-18 * float(predicted @ predicted)
+            else math.nan,
+        }
+    )
 
 
 def flat(report: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:

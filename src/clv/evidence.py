@@ -1,4 +1,7 @@
-"""What a training run leaves behind in MLflow: parameters, figures, tables and pictures; never a customer's name."""
+"""What a training run leaves behind in MLflow: parameters, figures, tables and pictures.
+
+No row of a customer is logged: figures are over all, pictures show dots without a name, examples are invented.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,25 @@ import numpy as np
 import pandas as pd
 
 from clv import plots
-from clv.criteria import Measured, Models
 from clv.evaluation import flat
-from clv.learn import Learned
+from clv.models.payment_delay import PaymentDelay
+from clv.models.payment_delay import design as payment_design
 from clv.tables import CORE
 from clv.warehouse import content_hash
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from clv.config import Config
     from clv.contribution import Pricing
+    from clv.criteria import Measured, Models
     from clv.ingest import Loaded
+    from clv.learn import Learned
     from clv.tracking import Run
     from clv.warehouse import Engine
 
 SHAP_ROWS = 2000
+CURVES = 4  # in one picture of gains, beside the oracle: more cannot be told apart
 
 
 def fingerprint(db: Engine) -> dict[str, str]:
@@ -33,15 +41,19 @@ def fingerprint(db: Engine) -> dict[str, str]:
 
 def params(config: Config, as_of: date, loaded: Loaded, pricing: Pricing) -> dict[str, Any]:
     """Parameters of a training run: the date, what value means, the settings of the models, rows read."""
-    settings = config.model_dump(mode="json", include={"lifetime_value", "payment", "prospect", "seed"})
+    settings = config.model_dump(mode="json", include={"lifetime_value", "payment", "prospect"})
     flat_settings = {
-        f"{section}.{name}": value
-        for section, content in settings.items()
-        if isinstance(content, dict)
-        for name, value in content.items()
+        f"{section}.{name}": value for section, content in settings.items() for name, value in content.items()
     }
     rows = {f"rows.{name}": count for name, count in loaded.row_counts.items() if count}
-    return {"as_of": as_of, "value_basis": pricing.basis, "config_hash": config.hash, **flat_settings, **rows}
+    return {
+        "as_of": as_of,
+        "value_basis": pricing.basis,
+        "config_hash": config.hash,
+        "seed": config.seed,
+        **flat_settings,
+        **rows,
+    }
 
 
 def log(
@@ -52,34 +64,91 @@ def log(
     measured: Measured,
     facts: Mapping[str, str],
 ) -> None:
-    """Everything that lets a data scientist judge the run without rerunning it."""
+    """Everything that lets a data scientist judge the run without rerunning it.
+
+    Per model: the figures of its forecast and of every baseline, what the forecast was worth on the later period as
+    pictures, and what drives the model that grades (`models`).
+    """
     run.log_config(config.model_dump(mode="json"))
-    run.log_table(
-        pd.DataFrame({"table": list(facts), "fingerprint": list(facts.values())}), "data_fingerprint.json"
-    )
+    tables = pd.DataFrame({"table": list(facts), "fingerprint": list(facts.values())})
+    run.log_table(tables, "data_fingerprint.json")
     for name, what in learned.items():
         if what is None or not what.report:
             continue
         run.log_metrics({f"{name}/{figure}": value for figure, value in flat(what.report).items()})
         figures = pd.DataFrame.from_dict(what.report, orient="index").reset_index(names="forecast")
         run.log_table(figures, f"{name}/forecasts.json")
-        if len(what.outcome):
-            _log_test(run, name, what)
-    active = measured.customers.loc[measured.customers["is_active"]].head(SHAP_ROWS)
-    if models.lifetime_value.mode != "last_period" and len(active):
-        phi = models.lifetime_value.attribute(active).phi
-        run.log_figure(
-            plots.shap_summary(phi, models.lifetime_value.design(active)), "lifetime-value/shap.png"
-        )
+        for picture, figure in _of_test(name, what).items():
+            run.log_figure(figure, f"{name}/{picture}.png")
+    for picture, figure in _of_drivers(models, measured, config.reporting_currency).items():
+        run.log_figure(figure, f"{picture}.png")
 
 
-def _log_test(run: Run, name: str, what: Learned[Any]) -> None:
-    title = f"{name}, forecast of {what.tested_from}"
+def _of_test(name: str, what: Learned[Any]) -> dict[str, Figure]:
+    """Picture -> figure of the forecasts of a later period against what then happened."""
+    outcome, forecasts = what.outcome, what.forecasts
+    if not outcome.sum() > 0:
+        return {}
+    when = f"from {what.tested_from}"
+    curves = {each: (outcome, forecasts[each]) for each in list(forecasts)[:CURVES]}
     if name == "lifetime-value":
-        curves = {"model": (what.outcome, what.predicted)}
-        run.log_figure(plots.gains(curves), f"{name}/gains.png")
-        run.log_figure(plots.decile_bars(what.predicted, what.outcome), f"{name}/deciles.png")
-    elif 0 < np.sum(what.outcome) < len(what.outcome):
-        run.log_figure(
-            plots.calibration(what.predicted, what.outcome, title=title), f"{name}/calibration.png"
+        return {
+            "gains": plots.gains(curves, title=f"Value captured by the customers ranked first, {when}"),
+            "deciles": plots.decile_bars(
+                forecasts["model"], outcome, title=f"Predicted against realised value, {when}"
+            ),
+        }
+    if name == "payment-delay":
+        title = f"Late payment, forecast and fact {when}"
+        return {"calibration": plots.calibration(forecasts["model"], outcome, title=title)}
+    title = f"Conversion, forecast and fact {when}"
+    return {
+        "calibration": plots.calibration(forecasts["model"], outcome, title=title),
+        "gains": plots.gains(
+            curves,
+            title=f"Conversions among the prospects ranked first, {when}",
+            ranked="prospects",
+            held="conversions",
+        ),
+    }
+
+
+def _of_drivers(models: Models, measured: Measured, currency: str) -> dict[str, Figure]:
+    """Picture -> SHAP summary of each model that grades, on a sample of the rows it grades; fallbacks have none."""
+    figures = {}
+    value, payment, prospect = models.lifetime_value, models.payment_delay, models.prospect_value
+    customers = _sample(measured.customers[measured.customers["is_active"].to_numpy(bool)])
+    if value.mode != "last_period" and len(customers):
+        figures["lifetime-value/shap"] = plots.shap_summary(
+            value.attribute(customers).phi,
+            value.design(customers),
+            title="What moves the lifetime value, against the reference customer",
+            unit=f"contribution to the logarithm of the value in {currency}",
         )
+    if isinstance(payment, PaymentDelay):
+        # What is that late already is certain, whatever else is known of it.
+        rows = measured.payment_rows
+        invoices = _sample(rows[rows["overdue_days"].to_numpy(np.float64) <= payment.late_after_days])
+        figures["payment-delay/shap"] = plots.shap_summary(
+            payment.attribute(invoices).phi,
+            payment_design(invoices, payment.shrinkages),
+            title="What moves the probability of late payment, against the typical invoice",
+            unit="contribution to the logit of the probability",
+        )
+    prospects = _sample(measured.prospects)
+    if prospect is not None and prospect.features and len(prospects):
+        found, design = prospect.attribute(prospects), prospect.design(prospects)
+        for part, title, unit in (
+            ("conversion", "What moves the conversion", "contribution to the logit of the probability"),
+            ("value", "What moves the value given conversion", "contribution to the logarithm of the value"),
+        ):
+            figures[f"prospect-value/shap_{part}"] = plots.shap_summary(
+                found[part].phi, design, title=f"{title}, against the reference prospect", unit=unit
+            )
+    return figures
+
+
+def _sample(frame: pd.DataFrame) -> pd.DataFrame:
+    """At most SHAP_ROWS rows, evenly spaced, so that every part of the table is seen."""
+    rows = np.unique(np.linspace(0, len(frame) - 1, min(len(frame), SHAP_ROWS)).round().astype(int))
+    return frame.iloc[rows].reset_index(drop=True)

@@ -69,18 +69,20 @@ def customer_features(db: Engine, as_of: date, config: Config, horizon_days: int
     """One row per customer with an order, return or cancellation before `as_of`, ordered by `customer_id`.
 
     Beside FEATURES: the buy-till-you-die inputs `frequency`, `recency_days`, `T_days`, `order_count` and
-    `mean_order_value` (null for customers who only returned goods), `revenue_365` and `value_365`,
-    `order_amount` of the configured window, `has_recent_order` (within `tiers.active_months`), declared
-    attributes, `segment`, `sales_rep`, `account_group_id`. A purchase occasion is a day whose net amount is positive;
-    `value` is contribution before cost to serve, or net revenue (contribution.price_lines decides).
-    Leaves `past` showing `as_of`.
+    `mean_order_value`, `revenue_365`, `order_amount` of the configured window, `has_recent_order` (within
+    `tiers.active_months`), declared attributes, `segment`, `name`, `sales_rep`, `account_group_id`. A purchase
+    occasion is a day whose net amount is positive, a return never; `value` is contribution before cost to
+    serve, or net revenue (contribution.price_lines decides), returns netted. A customer without an occasion
+    has `order_count` 0, no `frequency`, `recency_days` or mean, and `T_days` since the first fact. Windows of n
+    days are [as_of - n, as_of). Money is float64 in the reporting currency, from exact sums. Leaves `past`
+    showing `as_of`.
     """
     see(db, as_of)
     return db.frame(features_sql(as_of, config, horizon_days))
 
 
 def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
-    """The query behind `customer_features`, in DuckDB's dialect, portable to PostgreSQL and Spark."""
+    """The query behind `customer_features`, in DuckDB's dialect; sqlglot turns it to others."""
     amount_start = add_months(as_of, -config.order_amount.months)
     active_start = add_months(as_of, -config.tiers.active_months)
     amount_column = "net" if config.order_amount.measure == "amount" else "quantity"
@@ -113,19 +115,21 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
         "sum(returned) FILTER (WHERE age_days <= 365) AS returned_365",
         "sum(sold) FILTER (WHERE age_days <= 365) AS sold_365",
         "sum(value) FILTER (WHERE is_purchase) AS purchase_value",
-        "sum(CAST(value AS DECIMAL(18,4)) * CAST(value AS DECIMAL(18,4))) FILTER (WHERE is_purchase)"
-        " AS purchase_value_squared",
+        "sum(value - value_of_first) FILTER (WHERE is_purchase) AS spread_sum",
+        f"sum({_squared('value - value_of_first')}) FILTER (WHERE is_purchase) AS spread_squared",
         "max(value) FILTER (WHERE is_purchase) AS order_value_max",
-        "max(value) FILTER (WHERE purchase_from_first = 1) AS order_value_first",
-        "max(value) FILTER (WHERE purchase_from_last = 1) AS order_value_last",
+        "max(value_of_first) FILTER (WHERE is_purchase) AS order_value_first",
+        "max(value) FILTER (WHERE is_last_purchase) AS order_value_last",
         "sum(gap_days) AS gap_sum",
         "sum(gap_days * gap_days) AS gap_squared",
-        "max(gap_days) FILTER (WHERE purchase_from_last = 1) AS gap_last_days",
+        "max(gap_days) FILTER (WHERE is_last_purchase) AS gap_last_days",
         f"sum({amount_column}) FILTER (WHERE day >= DATE '{amount_start}') AS order_amount",
         f"count(*) FILTER (WHERE is_purchase AND day >= DATE '{active_start}') > 0 AS has_recent_order",
     ]
     attributes = "".join(f', c."{name}"' for name in config.attributes)
     segment = segment_sql(config.segment)
+    since_last = f"date_diff('day', last_day, DATE '{as_of}')"
+    # What may be null is DOUBLE, so that its type in pandas does not depend on the rows.
     return f"""
         WITH days AS (
             SELECT customer_id, order_date AS day, sum(net_amount) AS net,
@@ -135,13 +139,11 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
             FROM past.order_lines GROUP BY customer_id, order_date
         ), placed AS (
             SELECT *, net > 0 AS is_purchase, date_diff('day', day, DATE '{as_of}') AS age_days,
-                CASE WHEN net > 0 THEN row_number() OVER (
-                    PARTITION BY customer_id, net > 0 ORDER BY day) END AS purchase_from_first,
-                CASE WHEN net > 0 THEN row_number() OVER (
-                    PARTITION BY customer_id, net > 0 ORDER BY day DESC) END AS purchase_from_last,
-                CASE WHEN net > 0 THEN date_diff('day', lag(day) OVER (
-                    PARTITION BY customer_id, net > 0 ORDER BY day), day) END AS gap_days
+                first_value(value) OVER occasions AS value_of_first,
+                net > 0 AND lead(day) OVER occasions IS NULL AS is_last_purchase,
+                CASE WHEN net > 0 THEN date_diff('day', lag(day) OVER occasions, day) END AS gap_days
             FROM days
+            WINDOW occasions AS (PARTITION BY customer_id, net > 0 ORDER BY day)
         ), history AS (
             SELECT customer_id, {", ".join(aggregates)} FROM placed GROUP BY customer_id
         ), breadth AS (
@@ -152,29 +154,28 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
             WHERE event_date >= DATE '{as_of - timedelta(days=365)}' GROUP BY customer_id
         )
         SELECT h.customer_id, c.name, c.sales_rep, c.account_group_id, {segment} AS segment{attributes},
-            orders_total - 1 AS frequency,
-            date_diff('day', first_day, last_day) AS recency_days,
+            {_double("CASE WHEN orders_total > 0 THEN orders_total - 1 END")} AS frequency,
+            {_double("date_diff('day', first_day, last_day)")} AS recency_days,
             date_diff('day', coalesce(first_day, first_fact_day), DATE '{as_of}') AS T_days,
             orders_total AS order_count,
             {_double("purchase_value")} / nullif(orders_total, 0) AS mean_order_value,
-            date_diff('day', last_day, DATE '{as_of}') AS days_since_last_purchase,
-            CASE WHEN gap_sum > 0 THEN date_diff('day', last_day, DATE '{as_of}')
-                * (orders_total - 1) / CAST(gap_sum AS DOUBLE) END AS overdue_ratio,
+            {_double(since_last)} AS days_since_last_purchase,
+            CASE WHEN gap_sum > 0 THEN {since_last} * (orders_total - 1) / {_double("gap_sum")} END AS overdue_ratio,
             orders_total, {", ".join(f"orders_{days}" for days in WINDOWS_DAYS)}, orders_previous_90,
             {", ".join(_zero(f"orders_decayed_{days}") for days in HALF_LIVES_DAYS)},
-            CAST(gap_sum AS DOUBLE) / nullif(orders_total - 1, 0) AS gap_mean_days,
+            {_double("gap_sum")} / nullif(orders_total - 1, 0) AS gap_mean_days,
             {_sd("gap_sum", "gap_squared", "(orders_total - 1)")} AS gap_sd_days,
-            gap_last_days,
+            {_double("gap_last_days")} AS gap_last_days,
             {", ".join(_zero(f"value_{days}") for days in WINDOWS_DAYS)}, {_zero("value_previous_90")},
             {", ".join(_zero(f"value_decayed_{days}") for days in HALF_LIVES_DAYS)},
             {_zero("value_same_season") if horizon_days < 300 else "value_same_season"},
             {_double("purchase_value")} / nullif(orders_total, 0) AS order_value_mean,
             {_double("order_value_max")} AS order_value_max, {_double("order_value_last")} AS order_value_last,
             {_double("order_value_first")} AS order_value_first,
-            {_sd("purchase_value", "purchase_value_squared", "orders_total")} AS order_value_sd,
+            {_sd("spread_sum", "spread_squared", "orders_total")} AS order_value_sd,
             {_double("returned_365")} / nullif({_double("sold_365")}, 0) AS returned_ratio_365,
             coalesce(products_365, 0) AS products_365, coalesce(services_365, 0) AS services_365,
-            {_double("value_365")} / nullif({_double("revenue_365")}, 0) AS margin_ratio_365,
+            CASE WHEN revenue_365 > 0 THEN {_double("value_365")} / {_double("revenue_365")} END AS margin_ratio_365,
             {_zero("revenue_365")}, {_zero("order_amount")}, has_recent_order
         FROM history AS h
         LEFT JOIN past.customers AS c USING (customer_id)
@@ -213,11 +214,18 @@ def _zero(name: str) -> str:
 
 def _decayed(amount: str, half_life_days: int) -> str:
     """Fixed point before the sum: sums of doubles differ between two runs on two threads."""
-    return f"CAST(round({amount} * power(2e0, -age_days / {half_life_days}e0), 6) AS DECIMAL(38,6))"
+    return f"CAST({amount} * power(2e0, -age_days / {half_life_days}e0) AS DECIMAL(38,6))"
+
+
+def _squared(amount: str) -> str:
+    return f"CAST({_double(amount)} * {_double(amount)} AS DECIMAL(38,8))"
 
 
 def _sd(total: str, squares: str, count: str) -> str:
-    """Standard deviation from exact sums, null below two observations."""
-    mean_square = f"{_double(squares)} / {count}"
-    square_mean = f"power({_double(total)} / {count}, 2)"
-    return f"CASE WHEN {count} > 1 THEN sqrt(greatest(0e0, {mean_square} - {square_mean})) END"
+    """Standard deviation (of these observations, divided by their count), null below two of them.
+
+    Money comes as differences from the customer's first order: sums of squares of large equal amounts would leave
+    noise where there is no deviation.
+    """
+    variance = f"{count} * {_double(squares)} - {_double(total)} * {_double(total)}"
+    return f"CASE WHEN {count} > 1 THEN sqrt(greatest(0e0, {variance})) / {count} END"

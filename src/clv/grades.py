@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,8 @@ class Graded:
     """Customers or prospects with their grade.
 
     `frame`: columns of the table `grades`, and what the summaries need; `scores` and `weights`: a column per
-    criterion, the same rows; `expected_counts`: how many each tier holds by policy (empty where thresholds rule).
+    criterion, the same rows; `expected_counts`: (value_source, tier) -> how many it holds by policy, empty where
+    thresholds rule, or gates and overrides leave the policy no choice.
     """
 
     frame: pd.DataFrame
@@ -41,15 +42,21 @@ class Graded:
     weights: pd.DataFrame
     order: tuple[str, ...]
     key: tuple[str, ...]
-    expected_counts: Mapping[str, int]
+    expected_counts: Mapping[tuple[str, str], int]
+
+    @property
+    def are_customers(self) -> bool:
+        return INACTIVE in self.order
 
 
 def overrides_valid(db: Engine, as_of: date) -> pd.DataFrame:
-    """Tiers set by hand that hold on `as_of`: customer_id, tier; the newest decision of each customer."""
+    """Tiers set by hand that hold on `as_of`: customer_id, tier; of each customer the newest decision first.
+
+    The schema `past` must show `as_of`.
+    """
     return db.frame(f"""
         SELECT customer_id, tier FROM past.overrides WHERE valid_until >= DATE '{as_of}'
-        QUALIFY row_number() OVER (
-            PARTITION BY customer_id ORDER BY decided_date DESC, valid_until DESC, decided_by, tier) = 1
+        ORDER BY customer_id, decided_date DESC, valid_until DESC, decided_by, tier
     """)
 
 
@@ -74,7 +81,8 @@ def grade_customers(
 ) -> Graded:
     """Every customer with history: composite over what was measured, tier among the active ones.
 
-    `previous`: the grades of the month before (empty for the first). Lapsed customers are `inactive`.
+    `previous`: the grades of the month before (empty for the first); with `policy_reset` its tiers do not bind.
+    `overrides`: see `overrides_valid`. Lapsed customers are `inactive`, whatever was decided about them.
     """
     settings = config.tiers
     customers = measured.customers
@@ -93,7 +101,7 @@ def grade_customers(
         gate=tiers.gates(customers, config.gates),
         tie_break=_tie_break(customers),
         previous_tier=_text(customers["customer_id"].map(before)),
-        override_tier=_text(customers["customer_id"].map(overrides.set_index("customer_id")["tier"])),
+        override_tier=_overridden(customers, overrides, settings.shares_ratio),
         value_source="history",
     )
     active = frame["is_active"].to_numpy(bool)
@@ -114,9 +122,19 @@ def grade_customers(
 
 
 def grade_prospects(
-    measured: Measured, grading: Grading, config: Config, previous: pd.DataFrame, as_of: date
+    measured: Measured,
+    grading: Grading,
+    config: Config,
+    previous: pd.DataFrame,
+    overrides: pd.DataFrame,
+    as_of: date,
+    *,
+    policy_reset: bool,
 ) -> Graded:
-    """Every prospect in a pyramid of their own: the model's score and, where there is one, sales' judgement."""
+    """Every prospect in a pyramid of their own: the model's score and, where there is one, sales' judgement.
+
+    A prospect with neither has no score: provisional, and ranked last.
+    """
     settings = config.tiers
     prospects = measured.prospects
     if "prospect" in grading.scales:
@@ -137,18 +155,19 @@ def grade_prospects(
         gate=None,
         tie_break=prospects["prospect_value"],
         previous_tier=_text(prospects["customer_id"].map(before)),
-        override_tier=None,
+        override_tier=_overridden(prospects, overrides, settings.prospect_shares_ratio),
         value_source="prospect",
         prospect_valid_until=as_of + timedelta(days=config.prospect.valid_days),
         segment=segment_of(prospects, config.segment),
     )
-    if len(frame):
-        assigned = tiers.assign(
-            frame, settings.prospect_shares_ratio, settings.prospect_key, settings.band_ratio
-        )
-        frame = frame.join(assigned[list(_ASSIGNED)])
-    else:
-        frame = frame.assign(**dict.fromkeys(_ASSIGNED))
+    assigned = tiers.assign(
+        frame,
+        settings.prospect_shares_ratio,
+        settings.prospect_key,
+        settings.band_ratio,
+        policy_reset=policy_reset,
+    )
+    frame = frame.join(assigned[list(_ASSIGNED)])
     order = tuple(settings.prospect_shares_ratio)
     frame["tier_change"] = tiers.tier_change(frame["tier"], frame["previous_tier"], order)
     scores = pd.DataFrame({"prospect": score}, index=frame.index)
@@ -165,17 +184,15 @@ _ASSIGNED = ("composite_rank", "composite_percentile", "policy_tier", "tier", "t
 
 def grades_table(graded: Graded, versions: Mapping[str, str], basis: str) -> pd.DataFrame:
     """Rows of the table `grades`, with the versions of the models that spoke."""
-    of_customers = graded.frame["value_source"] == "history"
-    frame = graded.frame.assign(
-        lifetime_value_version=np.where(of_customers, versions.get("lifetime-value"), None),
-        payment_delay_version=np.where(of_customers, versions.get("payment-delay"), None),
-        prospect_value_version=np.where(of_customers, None, versions.get("prospect-value")),
-        grading_version=versions.get("grading"),
-        value_basis=np.where(of_customers, basis, None),
-    )
-    if of_customers.any():
+    frame = graded.frame.assign(grading_version=versions.get("grading"))
+    if graded.are_customers:
         margin, revenue = frame["contribution_margin"], frame["revenue"]
         frame["contribution_margin_ratio"] = (margin / revenue.where(revenue > 0)).astype("float64")
+        frame["value_basis"] = basis
+        frame["lifetime_value_version"] = versions.get("lifetime-value")
+        frame["payment_delay_version"] = versions.get("payment-delay")
+    else:
+        frame["prospect_value_version"] = versions.get("prospect-value")
     names = [name for name in PUBLISHED["grades"].names if name in frame.columns]
     return frame[names]
 
@@ -191,7 +208,9 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
         among = np.sort(score[counted & np.isfinite(score)])
         percentile = np.searchsorted(among, score) / len(among) if len(among) else np.full(len(score), np.nan)
         missing = measured.off.get(name) or _WHY_MISSING[name]
-        why = np.where(np.isfinite(score), measured.fallback.get(name), missing)
+        why = np.full(len(score), missing, dtype=object)
+        why[np.isfinite(score)] = measured.fallback.get(name)
+        why[np.isfinite(score) & np.isnan(value)] = "judged by sales alone"
         tables.append(
             pd.DataFrame(
                 {
@@ -220,7 +239,7 @@ _WHY_MISSING = {
 def tier_summary(graded: Graded) -> pd.DataFrame:
     """Rows of the table `tier_summary`: what each tier holds; lapsed customers are outside the shares."""
     frame = graded.frame
-    of_customers = INACTIVE in graded.order
+    of_customers = graded.are_customers
     figures = pd.DataFrame(
         {
             "tier": frame["tier"],
@@ -253,10 +272,10 @@ def month_facts(graded: Graded, measured: Measured, level: float, config: Config
         (
             "inactive_customers",
             float((~active).sum()),
-            f"no order within {config.tiers.active_months} months",
+            f"no order within {config.tiers.active_months} months and no open balance",
         ),
         ("prospects", float(len(measured.prospects)), "graded in a pyramid of their own"),
-        ("tier_policy", None, policy_of(config)),
+        *((name, None, policy) for name, policy in policies_of(config).items()),
         (
             "clv_level_constant",
             level,
@@ -290,19 +309,30 @@ def month_facts(graded: Graded, measured: Measured, level: float, config: Config
     return pd.DataFrame(rows, columns=["name", "value", "detail"])
 
 
-def policy_of(config: Config) -> str:
-    """What decides tiers beside scores, as text: when it changes, last month's tiers no longer bind."""
+def policies_of(config: Config) -> dict[str, str]:
+    """What decides the tiers of customers, and of prospects, beside their scores: as text, by name in month_facts."""
     settings = config.tiers
-    content: dict[str, Any] = {
-        "policy": settings.policy,
-        "shares_ratio": settings.shares_ratio,
-        "key": settings.key,
+    pyramids = {
+        "tier_policy": (settings.shares_ratio, settings.key),
+        "prospect_tier_policy": (settings.prospect_shares_ratio, settings.prospect_key),
     }
-    return json.dumps(content, ensure_ascii=False)
+    return {
+        name: json.dumps({"policy": settings.policy, "shares_ratio": shares, "key": key}, ensure_ascii=False)
+        for name, (shares, key) in pyramids.items()
+    }
 
 
-def _expected_counts(frame: pd.DataFrame, shares: Mapping[str, float], key: Sequence[str]) -> dict[str, int]:
-    """Customers per tier, where the policy fixes them: not under 20, nor where decisions or gates leave no choice."""
+def policy_resets(previous_policies: Mapping[str, str], config: Config) -> dict[str, bool]:
+    """Name of each policy -> whether it has changed since the month before, so that last month's tiers do not bind."""
+    return {
+        name: previous_policies.get(name, policy) != policy for name, policy in policies_of(config).items()
+    }
+
+
+def _expected_counts(
+    frame: pd.DataFrame, shares: Mapping[str, float], key: Sequence[str]
+) -> dict[tuple[str, str], int]:
+    """How many per tier, where the policy fixes it: not under 20, nor where decisions or gates leave no choice."""
     if len(frame) < tiers.THRESHOLDS_BELOW:
         return {}
     seats = tiers.counts(len(frame), shares)
@@ -311,7 +341,8 @@ def _expected_counts(frame: pd.DataFrame, shares: Mapping[str, float], key: Sequ
     free = int((~barred & frame["override_tier"].isna()).sum())
     if any(decided.get(tier, 0) > seats[tier] for tier in seats) or free < sum(seats[tier] for tier in key):
         return {}
-    return seats
+    source = str(frame["value_source"].iloc[0])
+    return {(source, tier): held for tier, held in seats.items()}
 
 
 def _previous(previous: pd.DataFrame, value_source: str) -> pd.Series:
@@ -320,10 +351,16 @@ def _previous(previous: pd.DataFrame, value_source: str) -> pd.Series:
     return pd.Series(same["tier"].to_numpy(), index=same["customer_id"].to_numpy(), dtype="object")
 
 
+def _overridden(customers: pd.DataFrame, overrides: pd.DataFrame, shares: Mapping[str, float]) -> pd.Series:
+    """The tier set by hand for each of `customers`, or null: the newest decision for a tier of this pyramid."""
+    ours = overrides.loc[overrides["tier"].isin(list(shares))].drop_duplicates("customer_id")
+    return _text(customers["customer_id"].map(ours.set_index("customer_id")["tier"]))
+
+
 def _tie_break(customers: pd.DataFrame) -> pd.Series:
     """Second key of the ranking: expected value, else contribution, else the order amount."""
     return customers["clv"].fillna(customers["contribution_margin"]).fillna(customers["order_amount"])
 
 
 def _text(values: pd.Series) -> pd.Series:
-    return values.astype("str").where(values.notna(), None)
+    return values.astype("str")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clv.config import Config
 from clv.contribution import service_cost_sql
-from clv.period import Horizon, discount_sql, see_window
+from clv.period import DAYS_PER_YEAR, Horizon, discount_sql, see, see_window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 
 def realised_value(db: Engine, start: date, horizon: Horizon, config: Config, *, basis: str) -> pd.DataFrame:
-    """One row per customer with an order line or a service within the horizon begun at `start`.
+    """One row per customer with an order line, a service or a new dispute within the horizon begun at `start`.
 
-    Columns, discounted to `start`: `realised_value` (of order lines; negative where returns outweigh),
-    `realised_contribution` (less service and disputes, where the basis is `contribution`); and `realised_orders`
-    (purchase days). Customers without any fact are absent: theirs is 0. Leaves `next` showing the window.
+    Columns, discounted day by day to `start` at the annual effective rate: `realised_value` (of order lines;
+    negative where returns outweigh), `realised_contribution` (less service and disputes, where the basis is
+    `contribution`); and `realised_orders` (days whose net is positive). A fact counts by its own date, whenever
+    it was posted. Customers without any fact are absent: theirs is 0. Leaves `next` showing the window.
     """
     see_window(db, start, horizon.after(start))
     rate = config.lifetime_value.discount_rate_annual_ratio
     charged = 1 if basis == "contribution" else 0
 
     def discounted(amount: str, day: str) -> str:
-        return f"CAST(round({amount} * {discount_sql(day, start, rate)}, 6) AS DECIMAL(38,6))"
+        return f"CAST({amount} * {discount_sql(day, start, rate)} AS DECIMAL(38,6))"
 
     return db.frame(f"""
         WITH days AS (
@@ -53,24 +54,30 @@ def realised_value(db: Engine, start: date, horizon: Horizon, config: Config, *,
 
 
 def level_forecast(db: Engine, as_of: date, horizon: Horizon) -> float | None:
-    """Value of the last horizon before `as_of`, moved as it moved a year ago; None without a year and a horizon.
+    """Value of the last horizon before `as_of`, moved as it moved a year ago.
 
     last horizon's value x (value of the then known customers in the same season last year / value of the
-    horizon before that). Catches the season and the share of customers who lapse. Reads `past` as of `as_of`.
+    horizon before that). Catches the season and the share of customers who lapse. None where facts do not reach
+    back a year and a horizon, or one of the three values is not positive. Leaves `past` showing `as_of`.
     """
-    year_ago = as_of - timedelta(days=365)
-    days = horizon.length_days(as_of)
-    before, year_before = as_of - timedelta(days=days), year_ago - timedelta(days=days)
-    [(first, last, then, next_then)] = db.rows(f"""
-        WITH known AS (SELECT DISTINCT customer_id FROM past.order_lines WHERE order_date < DATE '{year_ago}')
-        SELECT min(order_date),
-            sum(value) FILTER (WHERE order_date >= DATE '{before}'),
-            sum(value) FILTER (WHERE order_date >= DATE '{year_before}' AND order_date < DATE '{year_ago}'),
-            sum(value) FILTER (WHERE order_date >= DATE '{year_ago}'
-                AND order_date < DATE '{year_ago + timedelta(days=days)}'
-                AND customer_id IN (SELECT customer_id FROM known))
-        FROM past.order_lines
+    see(db, as_of)
+    days = timedelta(days=horizon.length_days(as_of))
+    year_ago = as_of - timedelta(days=DAYS_PER_YEAR)
+    [(first_day, *values)] = db.rows(f"""
+        WITH customers AS (
+            SELECT customer_id, min(order_date) AS first_day,
+                sum(value) FILTER (WHERE order_date >= DATE '{as_of - days}') AS last_value,
+                sum(value) FILTER (WHERE order_date >= DATE '{year_ago - days}'
+                    AND order_date < DATE '{year_ago}') AS value_before,
+                sum(value) FILTER (WHERE order_date >= DATE '{year_ago}'
+                    AND order_date < DATE '{year_ago + days}') AS value_after
+            FROM past.order_lines GROUP BY customer_id
+        )
+        SELECT min(first_day), sum(last_value), sum(value_before),
+            sum(value_after) FILTER (WHERE first_day < DATE '{year_ago}')
+        FROM customers
     """)
-    if first is None or first > year_before or not last or not then or not next_then:
+    if first_day is None or first_day > year_ago - days or any(value is None or value <= 0 for value in values):
         return None
-    return float(last) * float(next_then) / float(then)
+    last, before, after = map(float, values)
+    return last * after / before

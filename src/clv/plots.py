@@ -84,15 +84,15 @@ def gains(
     curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]],
     *,
     title: str = "Value captured by the customers ranked first",
+    ranked: str = "customers",
+    held: str = "realised value",
 ) -> Figure:
     """Cumulative share of realised value by share of customers, for each forecast and for the oracle.
 
     `curves` maps a forecast's name to (realised, predicted) of the same customers; the oracle ranks by what
     the first of them realised. The legend gives what the first 20 % hold.
     """
-    figure, axes = _canvas(
-        title, "customers, best predicted first (share)", "realised value (cumulative share)"
-    )
+    figure, axes = _canvas(title, f"{ranked}, best predicted first (share)", f"{held} (cumulative share)")
     oracle = np.asarray(next(iter(curves.values()))[0], dtype=float)
     styles = [{"color": color, "lw": 2.0} for color in LINES]
     drawn: list[tuple[str, Any, Any, dict[str, Any]]] = [

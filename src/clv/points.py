@@ -35,6 +35,7 @@ SLOPE_STEP = 1e-5
 
 COST_TO_SERVE = Feature("expected_cost_to_serve", "cost_to_serve", -1, "money")
 JUDGEMENT = Feature("judgement", "judgement", 1, "number")
+JUDGEMENT_ALONE = Feature("judgement_alone", "judgement", 1, "number")
 RULES = {
     "contribution": Feature("contribution_margin", "contribution", 1, "money"),
     "order_amount": Feature("order_amount", "order_amount", 1, "money"),
@@ -48,8 +49,10 @@ class Points:
     """Points of one criterion: a row per customer as given, a column per player.
 
     `baseline` + the row's sum = the criterion's score; rows of customers not measured are 0. `facts` are the
-    players' own values (null where missing), `reference` the reference customer's.
-    `direction`: +1 where a higher raw output means a better score, -1 where a worse one.
+    players' own values (null where missing), `reference` what they are held against: the reference customer's
+    (null where most have none), and for a judgement the score without it. `direction`: +1 where a higher raw output
+    means a better score, -1 where a worse one. `basis`: what money facts are (`contribution` or `revenue`).
+    `support`: how many invoices stand behind a row's payment facts (null where unknown).
     """
 
     criterion: str
@@ -59,23 +62,39 @@ class Points:
     facts: Floats
     reference: Floats
     direction: int = 1
+    basis: str = "contribution"
+    support: Floats | None = None
 
 
 def secants(attribution: Attribution, g: Callable[[Floats], Floats]) -> Floats:
-    """phi carried through the monotone function `g`; its slope where raw and reference coincide."""
-    raw, reference = attribution.raw, attribution.raw_reference
+    """phi carried through the monotone function `g`; its slope where raw and reference coincide.
+
+    `g` maps an array of one raw output per row to one score per row.
+    """
+    raw, reference = attribution.raw, np.full_like(attribution.raw, attribution.raw_reference)
     step = raw - reference
-    low, middle, high = g(np.array([reference - SLOPE_STEP, reference, reference + SLOPE_STEP]))
     same = np.abs(step) < SMALLEST_STEP
-    slope = np.where(same, (high - low) / (2 * SLOPE_STEP), (g(raw) - middle) / np.where(same, 1.0, step))
+    slope = (g(raw) - g(reference)) / np.where(same, 1.0, step)
+    if same.any():
+        tangent = (g(reference + SLOPE_STEP) - g(reference - SLOPE_STEP)) / (2 * SLOPE_STEP)
+        slope = np.where(same, tangent, slope)
     return attribution.phi * np.asarray(slope, dtype=np.float64)[:, None]
 
 
-def rule_points(criterion: str, player: Feature, values: Floats, scale: Scale) -> Points:
+def rule_points(
+    criterion: str,
+    player: Feature,
+    values: Floats,
+    scale: Scale,
+    *,
+    basis: str = "contribution",
+    support: Floats | None = None,
+) -> Points:
     """Points of a criterion that is one figure: all of them are the figure's."""
     points = np.nan_to_num(scale.score(values) - scale.baseline)
+    reference = _everyones(np.array([scale.reference]), len(values))
     return Points(
-        criterion, (player,), scale.baseline, points[:, None], values[:, None], np.array([scale.reference])
+        criterion, (player,), scale.baseline, points[:, None], values[:, None], reference, 1, basis, support
     )
 
 
@@ -85,37 +104,25 @@ def lifetime_value_points(model: LifetimeValue, frame: pd.DataFrame, scale: Scal
     Cost to serve is taken off the model's value, so the two share by Shapley: the mean over both orders.
     """
     attribution = model.attribute(frame)
-    design = model.design(frame).to_numpy(np.float64)
-    reference = np.array([np.nan if value is None else value for value in model.reference])
-    cost = model.expected_cost_to_serve(frame)
+    cost, reference_cost = model.expected_cost_to_serve(frame), model.reference_cost
 
     def score(raw: Floats, charged: Floats | float) -> Floats:
         return scale.score(model.money(raw) - charged)
 
-    reference_cost = model.reference_cost
-    with_reference = secants(attribution, lambda raw: score(raw, reference_cost))
-    slope_free = np.abs(attribution.raw - attribution.raw_reference) < SMALLEST_STEP
-    step = np.where(slope_free, 1.0, attribution.raw - attribution.raw_reference)
-    at_reference = np.full_like(attribution.raw, attribution.raw_reference)
-    own_cost = (score(attribution.raw, cost) - score(at_reference, cost)) / step
-    with_own = attribution.phi * np.where(slope_free, 0.0, own_cost)[:, None]
-    of_cost = (
-        score(attribution.raw, cost)
-        - score(attribution.raw, reference_cost)
-        + score(at_reference, cost)
-        - score(at_reference, reference_cost)
-    ) / 2
-    points = (with_reference + with_own) / 2
-    # Where raw is the reference's to rounding, the slope carries next to nothing; the cost takes the rest exactly.
-    total = score(attribution.raw, cost) - score(np.array([attribution.raw_reference]), reference_cost)[0]
-    of_cost = np.where(slope_free, total - points.sum(axis=1), of_cost)
+    cost_last = secants(attribution, lambda raw: score(raw, reference_cost))
+    cost_first = secants(attribution, lambda raw: score(raw, cost))
+    of_inputs = (cost_last + cost_first) / 2
+    of_cost = score(attribution.raw, cost) - scale.baseline - of_inputs.sum(axis=1)
+    of_cost[cost == reference_cost] = 0.0  # what rounding left
+    reference = np.array([np.nan if value is None else value for value in model.reference])
     return Points(
         "lifetime_value",
         (*model.players, COST_TO_SERVE),
         scale.baseline,
-        np.column_stack([points, of_cost]),
-        np.column_stack([design, cost]),
-        np.append(reference, reference_cost),
+        np.column_stack([of_inputs, of_cost]),
+        np.column_stack([model.design(frame).to_numpy(np.float64), cost]),
+        _everyones(np.append(reference, reference_cost), len(frame)),
+        basis=model.basis,
     )
 
 
@@ -127,24 +134,30 @@ def payment_points(model: PaymentDelay, rows: pd.DataFrame, customer_ids: pd.Ser
     """
     attribution = model.attribute(rows)
     weight = rows["weight"].to_numpy(np.float64)[:, None]
-    owners = rows["customer_id"].to_numpy(str)
     of_invoices = secants(attribution, expit) * weight
     facts = payment_design(rows, model.shrinkages).to_numpy(np.float64)
     known = np.isfinite(facts)
-    sums = pd.DataFrame(np.hstack([of_invoices, np.where(known, facts * weight, 0.0), known * weight]))
-    by_owner = sums.groupby(owners, sort=True).sum()
-    width = len(PAYMENT_FEATURES)
+    due = rows["due_invoices"].to_numpy(np.float64, na_value=np.nan)[:, None] * weight
+    sums = pd.DataFrame(np.hstack([of_invoices, np.where(known, facts * weight, 0.0), known * weight, due]))
+    by_owner = sums.groupby(rows["customer_id"].to_numpy(str), sort=True).sum()
     aligned = by_owner.reindex(customer_ids.to_numpy(str)).to_numpy(np.float64)
-    phi, summed, weights = aligned[:, :width], aligned[:, width : 2 * width], aligned[:, 2 * width :]
+    own, summed, weights, due_invoices = np.split(aligned, np.cumsum([len(PAYMENT_FEATURES)] * 3), axis=1)
     reference = float(expit(attribution.raw_reference))
-    measured = np.isfinite(phi[:, 0])
-    points = np.zeros_like(phi)
-    own = phi[measured]
-    points[measured] = secants(Attribution(reference + own.sum(axis=1), reference, own), scale.score)
+    measured = np.isfinite(own[:, 0])
+    points = np.zeros_like(own)
+    risk = Attribution(reference + own[measured].sum(axis=1), reference, own[measured])
+    points[measured] = secants(risk, scale.score)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_facts = summed / weights
     return Points(
-        "payment", PAYMENT_FEATURES, scale.baseline, points, mean_facts, model.reference, direction=-1
+        "payment",
+        PAYMENT_FEATURES,
+        scale.baseline,
+        points,
+        mean_facts,
+        _everyones(model.reference, len(points)),
+        direction=-1,
+        support=due_invoices[:, 0],
     )
 
 
@@ -153,41 +166,53 @@ def prospect_points(
 ) -> Points:
     """Points of the inputs of both prospect models, and of a person's judgement where there is one.
 
-    raw = log P(convert) + log value. A judgement (0-100) enters the score with `judgement_weight` (0 where null).
+    raw = log P(convert) + log value. A judgement (0-100) enters the score with `judgement_weight` (0 where null);
+    its points are what it changes of the model's score.
     """
     parts = model.attribute(rows)
     conversion, value = parts["conversion"], parts["value"]
     of_conversion = secants(conversion, _log_logistic)
     reference = float(_log_logistic(np.array([conversion.raw_reference]))[0]) + value.raw_reference
     raw = _log_logistic(conversion.raw) + value.raw
-    both = secants(
+    of_model = secants(
         Attribution(raw, reference, of_conversion + value.phi), lambda total: scale.score(np.exp(total))
     )
-    judged = judgement_weight * (np.nan_to_num(judgement) - scale.score(np.exp(raw)))
-    facts = model.design(rows).to_numpy(np.float64)
+    score = scale.score(np.exp(raw))
+    judged = np.nan_to_num(judgement_weight * (judgement - score))
     return Points(
         "prospect",
         (*model.features, JUDGEMENT),
         scale.baseline,
-        np.column_stack([both, judged]),
-        np.column_stack([facts, judgement]),
-        np.append(model.reference, np.nan),
+        np.column_stack([of_model, judged]),
+        np.column_stack([model.design(rows).to_numpy(np.float64), judgement]),
+        np.column_stack([_everyones(model.reference, len(rows)), score]),
     )
+
+
+def judgement_points(judgement: Floats) -> Points:
+    """Points of prospects whom judgement alone grades, against the middle of the scale."""
+    facts = judgement[:, None]
+    points = np.nan_to_num(facts - PROSPECT_BASELINE)
+    reference = _everyones(np.array([PROSPECT_BASELINE]), len(facts))
+    return Points("prospect", (JUDGEMENT_ALONE,), PROSPECT_BASELINE, points, facts, reference)
 
 
 def of_customers(measured: Measured, models: Models, grading: Grading) -> list[Points]:
     """Points of every criterion that is switched on, a row per row of `measured.customers`."""
-    frame, scales = measured.customers, grading.scales
+    frame, scales, value_model = measured.customers, grading.scales, models.lifetime_value
     found = []
     for name in measured.switched_on:
-        if name == "lifetime_value" and models.lifetime_value.mode != "last_period":
-            found.append(lifetime_value_points(models.lifetime_value, frame, scales[name]))
+        if name == "lifetime_value" and value_model.mode != "last_period":
+            found.append(lifetime_value_points(value_model, frame, scales[name]))
         elif name == "payment" and isinstance(models.payment_delay, PaymentDelay):
             rows, ids = measured.payment_rows, frame["customer_id"]
             found.append(payment_points(models.payment_delay, rows, ids, scales[name]))
         else:
             values = measured.values[name].to_numpy(np.float64)
-            found.append(rule_points(name, RULES[name], values, scales[name]))
+            support = frame["counted_invoices"].to_numpy(np.float64, na_value=np.nan)
+            found.append(
+                rule_points(name, RULES[name], values, scales[name], basis=value_model.basis, support=support)
+            )
     return found
 
 
@@ -195,12 +220,15 @@ def of_prospects(measured: Measured, models: Models, grading: Grading, config: C
     """Points of the prospects' criterion, a row per row of `measured.prospects`."""
     judgement = measured.prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
     if models.prospect_value is None:
-        facts = judgement[:, None]
-        points = np.nan_to_num(facts - PROSPECT_BASELINE)
-        return [Points("prospect", (JUDGEMENT,), PROSPECT_BASELINE, points, facts, np.array([np.nan]))]
+        return [judgement_points(judgement)]
     weight = np.where(np.isnan(judgement), 0.0, config.prospect.judgement_weight_ratio)
     scale = grading.scales["prospect"]
     return [prospect_points(models.prospect_value, measured.prospects, judgement, weight, scale)]
+
+
+def _everyones(reference: Floats, rows: int) -> Floats:
+    """The reference customer's values for each of so many rows; takes no memory."""
+    return np.broadcast_to(reference, (rows, len(reference)))
 
 
 def _log_logistic(raw: Floats) -> Floats:

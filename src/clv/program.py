@@ -66,8 +66,7 @@ def models_run(text: str | None) -> str | None:
 def step(what: str) -> Iterator[None]:
     """Show that `what` is under way, and how long it took: a spinner on a terminal, a log line otherwise."""
     started = time.monotonic()
-    plain = isinstance(LOG.handlers[0].formatter, _Json) if LOG.handlers else True
-    if sys.stderr.isatty() and not plain:
+    if sys.stderr.isatty() and not _logs_json():
         from rich.console import Console
 
         with Console(stderr=True).status(what):
@@ -85,7 +84,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             code = command(*args, **kwargs)
         except ClvError as error:
-            sys.stderr.write(f"{error}\n")
+            _say_error(error)
             raise typer.Exit(error.exit_code) from error
         raise typer.Exit(code or 0)
 
@@ -94,9 +93,21 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def run(command: Callable[..., Any]) -> None:
     """Run `command`, a function of typer options, as the program."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(guarded(command))
     app()
+
+
+def _say_error(error: ClvError) -> None:
+    """One paragraph on stderr, or one JSON line where the log is JSON."""
+    if _logs_json():
+        LOG.error("%s", error)
+        return
+    sys.stderr.write("\n".join(line for line in str(error).splitlines() if line.strip()) + "\n")
+
+
+def _logs_json() -> bool:
+    return any(isinstance(handler.formatter, _Json) for handler in LOG.handlers)
 
 
 class _Json(logging.Formatter):

@@ -1,7 +1,8 @@
 """Results -> warehouse: one month at a time, all of it or nothing.
 
-Rows land in the schema `clv_rows` under their run_id; one row of `clv.published` makes a month visible, and the
-tables people read are views over the published runs. So a reader sees the old month or the new one, never a mixture.
+Rows are audited in the workspace first. Then they land in the schema `clv_rows` under their run_id, and one row of
+`clv.published` makes the month visible; the tables people read are views over the published runs. So a reader sees
+the old month or the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -9,25 +10,42 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from clv import __version__
+import duckdb
+
+from clv import __version__, audits
 from clv.errors import BusyError, PublishError
+from clv.published import create_views, rows_of, warehouse
 from clv.tables import PUBLISHED, check
-from clv.warehouse import Engine, attached, content_hash, workspace_of
+from clv.warehouse import Engine, content_hash, workspace_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from clv.config import Config
 
-# These keep every run; all others are views over the published ones.
-KEEP_EVERY_RUN = ("runs", "rejected_rows")
-ADDITIVITY_TOLERANCE = 1e-6
+LOG = logging.getLogger("clv")
+
+STAGED = tuple(name for name in PUBLISHED if name != "runs")
+
+# Columns travel typed: guessing a type from a sample fails where the first values are all null.
+_PANDAS_TYPES = {
+    "VARCHAR": "str",
+    "DOUBLE": "float64",
+    "DECIMAL(18,4)": "float64",
+    "INTEGER": "Int64",
+    "BOOLEAN": "boolean",
+    "DATE": "datetime64[s]",
+}
 
 
 @dataclass(frozen=True)
@@ -38,12 +56,16 @@ class Month:
     run_id: str
     started_at: datetime
     previous: pd.DataFrame  # grades of the newest published month before this one; empty for the first
-    previous_policy: str | None  # the tier policy of that month
+    previous_policies: Mapping[str, str]  # what decided the tiers of that month, as in month_facts
+    previous_run: str | None  # its run
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What publishing did: `published`, or `unchanged` where the same content stood there already."""
+    """What publishing did: `published`, or `unchanged` where the same content stood there already.
+
+    `stale_months`: those published before, that rest on a month which has changed since.
+    """
 
     status: str
     run_id: str
@@ -56,36 +78,56 @@ class Receipt:
         return self.row_counts["rejected_rows"]
 
 
+@dataclass
+class Training:
+    """What a training run says about itself when it ends."""
+
+    mlflow_run_id: str | None = None
+    why: Mapping[str, Any] = field(default_factory=dict)
+
+
 @contextmanager
 def month(config: Config, as_of: date) -> Iterator[Month]:
-    """Hold this company's month for the block; raises BusyError where another run holds it."""
-    import pandas as pd
+    """Hold this company's month for the block; an error in it is recorded in `runs`, and goes on.
 
-    path = config.warehouse_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.stem}-{as_of}.lock")
-    with lock.open("w") as handle:
+    Raises BusyError where another run holds the month, or its file.
+    """
+    with _held(config, as_of):
+        started = _now()
+        run_id = _run_id(as_of, started)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(
-                f"Another run is grading {config.company} as of {as_of} (lock {lock}). Wait for it to end."
-            ) from error
-        started = datetime.now(UTC).replace(tzinfo=None)
-        run_id = f"{as_of:%Y%m%d}-{started:%Y%m%dT%H%M%S%f}"
-        previous, policy = pd.DataFrame(columns=list(PUBLISHED["grades"].names)), None
-        if path.exists():
-            with _warehouse(config) as db:
-                before = "as_of_date = (SELECT max(as_of_date) FROM clv.published WHERE as_of_date < ?)"
-                previous = db.frame(f"SELECT * FROM clv.grades WHERE {before} ORDER BY customer_id", [as_of])
-                facts = db.rows(
-                    f"SELECT detail FROM clv.month_facts WHERE name = 'tier_policy' AND {before}", [as_of]
-                )
-                policy = facts[0][0] if facts else None
-        try:
-            yield Month(as_of, run_id, started, previous, policy)
-        finally:
-            lock.unlink(missing_ok=True)
+            yield Month(as_of, run_id, started, *_month_before(config, as_of))
+        except Exception as error:
+            _record_failure(config, as_of, run_id, "score", started, error)
+            raise
+
+
+@contextmanager
+def training(config: Config, as_of: date) -> Iterator[Training]:
+    """Record the block in `runs` as a training run: `trained`, with what the block says, or `failed`, with why."""
+    started = _now()
+    run_id = _run_id(as_of, started)
+    said = Training()
+    try:
+        yield said
+    except Exception as error:
+        _record_failure(config, as_of, run_id, "train", started, error)
+        raise
+    try:
+        with workspace_of(config) as db, warehouse(db, config), db.transaction():
+            _record(
+                db,
+                config,
+                as_of,
+                run_id,
+                "train",
+                "trained",
+                started,
+                said.why,
+                mlflow_run_id=said.mlflow_run_id,
+            )
+    except BusyError as error:  # the models are registered by now; that nobody may write here undoes nothing
+        LOG.warning("The training run is not in clv.runs: %s", error)
 
 
 def publish(
@@ -93,209 +135,215 @@ def publish(
     month: Month,
     tables: Mapping[str, Sequence[pd.DataFrame]],
     *,
-    expected_counts: Mapping[str, int],
+    expected_counts: Mapping[tuple[str, str], int],
     mlflow_run_id: str | None,
     why: Mapping[str, Any],
 ) -> Receipt:
-    """Write the month's tables, audit them, and make them visible, in one transaction.
+    """Audit the month's tables, write them, and make them visible, in one transaction.
 
     `tables`: frames by published name, one below the other, without `as_of_date` and `run_id`; absent ones are
-    empty. `expected_counts`: customers per tier that the policy asks for. Equal content publishes nothing.
-    Raises PublishError where an audit refuses; nothing of the run is kept then.
+    empty. `expected_counts`: (value_source, tier) -> how many the policy asks for. Equal content publishes nothing.
+    A month that rests on a stale one is stale itself. Raises PublishError where an audit refuses; nothing of the
+    run is kept then.
     """
-    frames = {name: _stacked(name, tables.get(name, ()), month) for name in PUBLISHED if name != "runs"}
-    counts = {name: len(frame) for name, frame in frames.items()}
-    with _warehouse(config) as db, db.transaction():
-        for name, frame in frames.items():
-            if len(frame):
-                db.append(_rows_of(name), frame)
-        _audit(db, month, expected_counts)
-        content = _content_hash(db, month.run_id)
-        [(published_run, published_content)] = db.rows(
-            """SELECT max(p.run_id), max(r.content_hash) FROM clv.published AS p
-               JOIN clv.runs AS r USING (run_id) WHERE p.as_of_date = ?""",
-            [month.as_of],
-        )
-        unchanged = published_content == content
-        if unchanged:
-            for name in frames:
-                db.run(f"DELETE FROM {_rows_of(name)} WHERE run_id = ?", [month.run_id])
-            db.run("UPDATE clv.published SET is_stale = false WHERE as_of_date = ?", [month.as_of])
-        status = "unchanged" if unchanged else "published"
-        _record(db, config, month, status, counts, content, mlflow_run_id, why)
-        stale: list[date] = []
-        if not unchanged:
-            db.run("DELETE FROM clv.published WHERE as_of_date = ?", [month.as_of])
-            db.run("INSERT INTO clv.published VALUES (?, ?, false)", [month.as_of, month.run_id])
-            db.run("UPDATE clv.published SET is_stale = true WHERE as_of_date > ?", [month.as_of])
-            later = db.rows(
-                "SELECT as_of_date FROM clv.published WHERE as_of_date > ? ORDER BY 1", [month.as_of]
+    with workspace_of(config) as db:
+        counts = _stage(db, month, tables)
+        audits.refuse(db, month.as_of, expected_counts)
+        content = _content_hash(db)
+        with warehouse(db, config), db.transaction():
+            create_views(db)
+            standing = db.rows(
+                """SELECT p.run_id, r.content_hash FROM clv.published AS p JOIN clv.runs AS r USING (run_id)
+                   WHERE p.as_of_date = ?""",
+                [month.as_of],
             )
-            stale = [row[0] for row in later]
-    return Receipt(status, published_run if unchanged else month.run_id, counts, stale)
+            unchanged = bool(standing) and standing[0][1] == content
+            run_id = standing[0][0] if unchanged else month.run_id
+            if not unchanged:
+                for name in STAGED:
+                    db.run(f"INSERT INTO {rows_of(name)} SELECT * FROM {audits.STAGED}.{name}")
+                db.run("UPDATE clv.published SET is_stale = true WHERE as_of_date > ?", [month.as_of])
+            is_stale = _month_published_before(db, month.as_of) not in (None, (month.previous_run, False))
+            db.run("DELETE FROM clv.published WHERE as_of_date = ?", [month.as_of])
+            db.run("INSERT INTO clv.published VALUES (?, ?, ?)", [month.as_of, run_id, is_stale])
+            stale = db.rows("SELECT as_of_date FROM clv.published WHERE is_stale ORDER BY 1")
+            status = "unchanged" if unchanged else "published"
+            _record(
+                db,
+                config,
+                month.as_of,
+                month.run_id,
+                "score",
+                status,
+                month.started_at,
+                why,
+                mlflow_run_id=mlflow_run_id,
+                content=content,
+                counts=counts,
+            )
+    return Receipt(status, run_id, counts, [row[0] for row in stale])
 
 
 @contextmanager
 def reader(config: Config) -> Iterator[Callable[..., pd.DataFrame]]:
     """A function (query, *parameters) -> frame over the published tables (schema `clv`), for the block."""
-    with _warehouse(config) as db:
+    with workspace_of(config) as db, warehouse(db, config, read_only=True):
         yield lambda sql, *parameters: db.frame(sql, list(parameters))
 
 
 @contextmanager
-def _warehouse(config: Config) -> Iterator[Engine]:
-    """The company's warehouse file, with the published schema in place."""
-    with (
-        workspace_of(config) as db,
-        attached(db, config.warehouse_path, "warehouse", read_only=False),
-    ):
-        db.run("USE warehouse")
-        _create_schema(db)
-        yield db
-        db.run("USE memory")
+def _held(config: Config, as_of: date) -> Iterator[None]:
+    """This company's month belongs to this process for the block; a process that dies lets go of it."""
+    lock = config.warehouse_path.with_name(f".{config.warehouse_path.stem}-{as_of}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(lock) as handle:
+        if handle is None:
+            raise BusyError(
+                f"Expected nobody else to grade {config.company} as of {as_of}, found another run that does (lock "
+                f"{lock}). Nothing was published. Wait for it to end, then start again."
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
-def _rows_of(name: str) -> str:
-    return f"clv.{name}" if name in KEEP_EVERY_RUN else f"clv_rows.{name}"
+@contextmanager
+def _locked(path: Path) -> Iterator[TextIO | None]:
+    """The file at `path`, locked; None where another process holds it.
+
+    Who held it removes it before letting go, so what was opened may be locked and yet be no longer the file at
+    `path`, which a third process may hold by now: then it is opened again.
+    """
+    while True:
+        with path.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            if path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+                yield handle
+                return
+
+
+def _month_before(config: Config, as_of: date) -> tuple[pd.DataFrame, dict[str, str], str | None]:
+    """Grades, tier policies and run of the newest month published before `as_of`."""
+    import pandas as pd
+
+    if config.warehouse_path.exists():
+        with workspace_of(config) as db, warehouse(db, config, read_only=True) as has_schema:
+            before = _month_published_before(db, as_of) if has_schema else None
+            if before is not None:
+                [run_id, _] = before
+                grades = db.frame(
+                    "SELECT * FROM clv_rows.grades WHERE run_id = ? ORDER BY customer_id", [run_id]
+                )
+                policies = db.rows(
+                    "SELECT name, detail FROM clv_rows.month_facts WHERE run_id = ? AND ends_with(name, 'tier_policy')",
+                    [run_id],
+                )
+                return grades, dict(policies), run_id
+    return pd.DataFrame(columns=list(PUBLISHED["grades"].names)), {}, None
+
+
+def _month_published_before(db: Engine, as_of: date) -> tuple[str, bool] | None:
+    """Run of the newest month published before `as_of`, and whether it is stale."""
+    found = db.rows(
+        "SELECT run_id, is_stale FROM clv.published WHERE as_of_date < ? ORDER BY as_of_date DESC LIMIT 1",
+        [as_of],
+    )
+    return found[0] if found else None
+
+
+def _stage(db: Engine, month: Month, tables: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, int]:
+    """The month's rows in the workspace, typed as they will be published; returns rows per table."""
+    counts = {}
+    db.run(f"CREATE SCHEMA {audits.STAGED}")
+    for name in STAGED:
+        db.run(f"CREATE TABLE {audits.STAGED}.{name} ({PUBLISHED[name].ddl()})")
+        frame = _stacked(name, tables.get(name, ()), month)
+        try:
+            db.append(f"{audits.STAGED}.{name}", frame)
+        except duckdb.ConversionException as error:
+            raise PublishError(
+                f"{name}: expected figures that fit its columns, found: {str(error).splitlines()[0]}. "
+                "Nothing was published."
+            ) from error
+        counts[name] = len(frame)
+    return counts
 
 
 def _stacked(name: str, frames: Sequence[pd.DataFrame], month: Month) -> pd.DataFrame:
     import pandas as pd
 
     table = PUBLISHED[name]
-    full = [frame for frame in frames if len(frame)]
-    if not full:
-        return pd.DataFrame(columns=list(table.names))
     # Frames meet as objects: a column that is null throughout in one must not decide the type of the other.
-    wide = [
-        frame.reindex(columns=list(dict.fromkeys(c for f in full for c in f))).astype("object")
-        for frame in full
-    ]
-    stacked = pd.concat(wide, ignore_index=True) if len(full) > 1 else full[0]
-    return check(stacked.assign(as_of_date=month.as_of, run_id=month.run_id), table)
+    full = [frame.astype("object") for frame in frames if len(frame)]
+    stacked = pd.concat(full, ignore_index=True) if full else pd.DataFrame(columns=list(table.names))
+    checked = check(stacked.assign(as_of_date=month.as_of, run_id=month.run_id), table)
+    return checked.astype({column.name: _PANDAS_TYPES[column.type] for column in table.columns})
 
 
-def _create_schema(db: Engine) -> None:
-    if db.rows("SELECT 1 FROM duckdb_tables() WHERE schema_name = 'clv' AND table_name = 'published'"):
-        return
-    with db.transaction():
-        db.run("CREATE SCHEMA IF NOT EXISTS clv")
-        db.run("CREATE SCHEMA IF NOT EXISTS clv_rows")
-        db.run("CREATE TABLE clv.published (as_of_date DATE, run_id VARCHAR, is_stale BOOLEAN)")
-        for table in PUBLISHED.values():
-            # No keys: on millions of rows an index makes a month 50 times slower; audits check uniqueness.
-            db.run(f"CREATE TABLE {_rows_of(table.name)} ({table.ddl()})")
-            if table.name not in KEEP_EVERY_RUN:
-                columns = ", ".join(f'r."{name}"' for name in table.names)
-                db.run(f"""
-                    CREATE VIEW clv.{table.name} AS SELECT {columns} FROM clv_rows.{table.name} AS r
-                    JOIN clv.published AS p ON p.as_of_date = r.as_of_date AND p.run_id = r.run_id
-                """)
-        db.run(TIER_HISTORY_SQL)
-        db.run(MIGRATIONS_SQL)
-
-
-TIER_HISTORY_SQL = """
-    CREATE VIEW clv.tier_history AS
-    WITH moved AS (
-        SELECT as_of_date, run_id, customer_id, tier,
-            lag(tier) OVER (PARTITION BY customer_id ORDER BY as_of_date) IS DISTINCT FROM tier AS opens
-        FROM clv.grades
-    )
-    SELECT as_of_date, run_id, customer_id, tier, as_of_date AS valid_from,
-        lead(as_of_date) OVER (PARTITION BY customer_id ORDER BY as_of_date) AS valid_to
-    FROM moved WHERE opens
-"""
-
-MIGRATIONS_SQL = """
-    CREATE VIEW clv.migrations AS
-    SELECT as_of_date, run_id, previous_tier AS from_tier, tier AS to_tier, count(*) AS customers,
-        sum(contribution_margin) AS contribution_margin
-    FROM clv.grades WHERE previous_tier IS NOT NULL
-    GROUP BY as_of_date, run_id, previous_tier, tier
-"""
-
-
-def _content_hash(db: Engine, run_id: str) -> str:
-    """Hash of all rows of the run, whatever their order, without the run's own id."""
+def _content_hash(db: Engine) -> str:
+    """Hash of all staged rows, whatever their order, without the run's own id."""
     digest = hashlib.sha256()
-    for name in sorted(set(PUBLISHED) - {"runs"}):
-        select = f"SELECT * EXCLUDE (run_id) FROM {_rows_of(name)} WHERE run_id = ?"
-        digest.update(f"{name}:{content_hash(db, select, [run_id])};".encode())
+    for name in sorted(STAGED):
+        select = f"SELECT * EXCLUDE (run_id) FROM {audits.STAGED}.{name}"
+        digest.update(f"{name}:{content_hash(db, select)};".encode())
     return digest.hexdigest()
+
+
+def _record_failure(
+    config: Config, as_of: date, run_id: str, kind: str, started: datetime, error: Exception
+) -> None:
+    """A row of `runs` for a run that ended in `error`, where there is a warehouse that can be written."""
+    if not config.warehouse_path.exists():
+        return
+    why = {"error": str(error), "kind": type(error).__name__}
+    try:
+        with workspace_of(config) as db, warehouse(db, config), db.transaction():
+            _record(db, config, as_of, run_id, kind, "failed", started, why)
+    except PublishError as busy:
+        LOG.warning("The failed run is not in clv.runs: %s", busy)
 
 
 def _record(
     db: Engine,
     config: Config,
-    month: Month,
+    as_of: date,
+    run_id: str,
+    kind: str,
     status: str,
-    counts: Mapping[str, int],
-    content: str,
-    mlflow_run_id: str | None,
+    started: datetime,
     why: Mapping[str, Any],
+    *,
+    mlflow_run_id: str | None = None,
+    content: str | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> None:
     db.run(
         f"INSERT INTO clv.runs VALUES ({', '.join('?' * len(PUBLISHED['runs'].names))})",
         [
-            month.as_of,
-            month.run_id,
-            "score",
+            as_of,
+            run_id,
+            kind,
             status,
-            month.started_at,
-            datetime.now(UTC).replace(tzinfo=None),
+            started,
+            _now(),
             config.hash,
             __version__,
             mlflow_run_id,
             content,
-            json.dumps(dict(counts), sort_keys=True),
+            json.dumps(dict(counts or {}), sort_keys=True),
             json.dumps(dict(why), sort_keys=True, ensure_ascii=False),
         ],
     )
 
 
-def _audit(db: Engine, month: Month, expected_counts: Mapping[str, int]) -> None:
-    """Refuse a month that contradicts itself, before anybody can see it."""
-    run = [month.run_id]
-    audits = {
-        "customers graded, but without criteria": """
-            SELECT count(*) FROM clv_rows.grades AS g WHERE run_id = ?1 AND NOT EXISTS (
-                SELECT 1 FROM clv_rows.criteria AS c WHERE c.run_id = ?1 AND c.customer_id = g.customer_id)""",
-        "scores outside 0-100": """
-            SELECT count(*) FROM clv_rows.grades WHERE run_id = ?1
-            AND (composite_score < 0 OR composite_score > 100 OR isnan(composite_score))""",
-        "figures that are not finite": """
-            SELECT count(*) FROM clv_rows.criteria WHERE run_id = ?1
-            AND (NOT isfinite(coalesce(value, 0)) OR NOT isfinite(coalesce(score, 0)))""",
-        "probabilities outside 0-1": """
-            SELECT count(*) FROM clv_rows.grades WHERE run_id = ?1
-            AND (late_payment_probability NOT BETWEEN 0 AND 1 OR probability_active NOT BETWEEN 0 AND 1
-                 OR conversion_probability NOT BETWEEN 0 AND 1)""",
-        "intervals that miss their own estimate": """
-            SELECT count(*) FROM clv_rows.grades WHERE run_id = ?1 AND (clv_low > clv OR clv_high < clv)""",
-        "scored customers whose weights do not sum to 1": """
-            SELECT count(*) FROM (
-                SELECT g.customer_id FROM clv_rows.grades AS g JOIN clv_rows.criteria AS c USING (run_id, customer_id)
-                WHERE g.run_id = ?1 AND g.composite_score IS NOT NULL
-                GROUP BY g.customer_id HAVING abs(sum(c.weight) - 1) > 1e-9)""",
-        "customers whose reasons do not add up to their score": f"""
-            SELECT count(*) FROM clv_rows.grades AS g LEFT JOIN (
-                SELECT customer_id, sum(points) AS points FROM clv_rows.reasons WHERE run_id = ?1 GROUP BY customer_id
-            ) AS r USING (customer_id)
-            WHERE g.run_id = ?1 AND g.composite_score IS NOT NULL
-            AND NOT coalesce(
-                abs(g.composite_baseline + r.points - g.composite_score) <= {ADDITIVITY_TOLERANCE}, false)""",
-    }
-    for finding, sql in audits.items():
-        [(count,)] = db.rows(sql, run)
-        if count:
-            raise PublishError(
-                f"Audit of {month.as_of}: expected none, found {count} {finding}. Nothing was published."
-            )
-    found = dict(db.rows("SELECT tier, count(*) FROM clv_rows.grades WHERE run_id = ? GROUP BY tier", run))
-    for tier, expected in expected_counts.items():
-        if found.get(tier, 0) != expected:
-            raise PublishError(
-                f"Audit of {month.as_of}: expected {expected} in tier {tier}, found {found.get(tier, 0)}. "
-                "Nothing was published."
-            )
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _run_id(as_of: date, started: datetime) -> str:
+    return f"{as_of:%Y%m%d}-{started:%Y%m%dT%H%M%S%f}"

@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 
-# The class that reads each kind of model; the grading has none: it is scales and edges, not a forecast.
+# What reads the files of each kind of model; the grading has nothing: it is scales and edges, not a forecast.
 PREDICTORS: Mapping[str, tuple[str, str] | None] = {
-    "lifetime-value": ("clv.models.lifetime_value", "LifetimeValue"),
-    "payment-delay": ("clv.models.payment_delay", "PaymentDelay"),
-    "prospect-value": ("clv.models.prospect_value", "ProspectValue"),
+    "lifetime-value": ("clv.models.lifetime_value", "LifetimeValue.from_files"),
+    "payment-delay": ("clv.models.payment_record", "read_payment_model"),
+    "prospect-value": ("clv.models.prospect_value", "ProspectValue.from_files"),
     "grading": None,
 }
 
@@ -100,6 +101,15 @@ def _refusal(folder: Path, finding: str) -> str:
     )
 
 
+def read_model(kind: str, files: Mapping[str, str]) -> Any:
+    """The model of a `kind` that predicts, from its verified files; fallbacks are read by the same door."""
+    predictor = PREDICTORS[kind]
+    if predictor is None:
+        return _Grading()
+    module, reader = predictor
+    return attrgetter(reader)(importlib.import_module(module))(files)
+
+
 class _Grading:
     """A verified grading: it has no rows to predict."""
 
@@ -115,8 +125,4 @@ def _load_pyfunc(path: str) -> Any:
     kind, files = read_folder(Path(path))
     if kind not in PREDICTORS:
         raise ModelError(f"expected a model of kind {', '.join(PREDICTORS)}, found {kind!r} in {path}.")
-    predictor = PREDICTORS[kind]
-    if predictor is None:
-        return _Grading()
-    module, name = predictor
-    return getattr(importlib.import_module(module), name).from_files(files)
+    return read_model(kind, files)

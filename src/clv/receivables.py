@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from clv.config import PaymentSettings
     from clv.warehouse import Engine
 
+    Snapshots = dict[
+        tuple[date, str], pd.DataFrame
+    ]  # (snapshot, SQL condition on customer_id) -> observations
+
 SNAPSHOT_STEP_DAYS = 30
 TRAINING_CUSTOMERS = 50_000
 MIN_HISTORY_DAYS = 90  # before a snapshot, so that "no history" means a new customer
@@ -429,13 +433,19 @@ def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings
 
 
 def training_rows(
-    db: Engine, as_of: date, payment: PaymentSettings, segment: Sequence[str] = ()
+    db: Engine,
+    as_of: date,
+    payment: PaymentSettings,
+    segment: Sequence[str] = (),
+    *,
+    snapshots: Snapshots | None = None,
 ) -> pd.DataFrame:
     """Labelled observations of monthly snapshots over the `training_months` before `as_of`, as known at `as_of`.
 
     One row per invoice and snapshot at which it was new or open; empty where the ledger is too young. Of more
     than 50,000 customers, that many are drawn by the hash of their id: one small model learns nothing from more.
-    Leaves `past` showing `as_of`.
+    What is observed at a snapshot is the same for every later `as_of`: `snapshots` hands observations from one
+    call to the next, with equal settings. Leaves `past` showing `as_of`.
     """
     import pandas as pd
 
@@ -448,10 +458,13 @@ def training_rows(
     if first is not None:
         earliest = max(earliest, first + timedelta(days=MIN_HISTORY_DAYS))
     count = (as_of - earliest).days // SNAPSHOT_STEP_DAYS if first is not None else 0
-    frames = [
-        observations(db, as_of - timedelta(days=SNAPSHOT_STEP_DAYS * i), payment, segment, only=only)
-        for i in range(count, 0, -1)
-    ]
+    known = {} if snapshots is None else snapshots
+    frames = []
+    for i in range(count, 0, -1):
+        key = (as_of - timedelta(days=SNAPSHOT_STEP_DAYS * i), only)
+        if key not in known:
+            known[key] = observations(db, key[0], payment, segment, only=only)
+        frames.append(known[key])
     if not frames:
         frames = [observations(db, as_of, payment, segment, window_days=0).head(0)]
     return labels(db, pd.concat(frames, ignore_index=True), as_of, payment)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 STORAGE_VERSION = "v1.5.0"  # files stay readable for DuckDB 1.5 and 2
 
+# What DuckDB says of a file that another process, or another engine of this one, has open.
+_HELD = ("Could not set lock on file", "Unique file handle conflict")
+
 
 class Engine:
     """A DuckDB connection with four doors: run, frame, rows, load. SQL is DuckDB's dialect."""
@@ -85,7 +88,8 @@ def workspace_of(config: Config) -> AbstractContextManager[Engine]:
 def attached(db: Engine, path: Path, alias: str, *, read_only: bool) -> Iterator[None]:
     """The DuckDB file at `path` under the name `alias` for the time of the block.
 
-    Raises TableError where a file to read is absent, BusyError where another process holds it.
+    Raises BusyError where another process holds the file, TableError where it is absent (and only read) or no
+    DuckDB file.
     """
     if read_only and not path.exists():
         raise TableError(
@@ -96,10 +100,14 @@ def attached(db: Engine, path: Path, alias: str, *, read_only: bool) -> Iterator
     quoted = str(path).replace("'", "''")
     try:
         db.run(f"ATTACH '{quoted}' AS {alias} ({options})")
-    except duckdb.IOException as error:
-        raise BusyError(
-            f"Expected to open {path}, found it held by another process or unreadable: {error}. "
-            "Wait for the other run to end, then start again."
+    except duckdb.Error as error:
+        if any(words in str(error) for words in _HELD):
+            raise BusyError(
+                f"Expected to open {path}, found it held by another run: {error}. "
+                "Wait for that run to end, then start again."
+            ) from error
+        raise TableError(
+            f"Expected a DuckDB file at {path}, found: {error}. Check the path in the configuration."
         ) from error
     try:
         yield
@@ -113,10 +121,14 @@ def quote(identifier: str) -> str:
 
 
 def content_hash(db: Engine, select: str, parameters: list[Any] | None = None) -> str:
-    """Fingerprint of the rows of a query, the same whatever their order: their count and a sum of their hashes."""
+    """Fingerprint of the rows of a query, the same whatever their order: their count and a sum of their hashes.
+
+    A column's name, its position, a null in the place of an empty text and the last digit of a decimal all count.
+    """
+    # JSON tells null from text and keeps every digit; `_row` cannot be mistaken for a column of the query.
     [(count, low, high)] = db.rows(
         f"""SELECT count(*), sum((number & 18446744073709551615)::HUGEINT), sum((number >> 64)::HUGEINT)
-            FROM (SELECT md5_number(to_json(content)::VARCHAR) AS number FROM ({select}) AS content)""",
+            FROM (SELECT md5_number(to_json(_row)::VARCHAR) AS number FROM ({select}) AS _row)""",
         parameters,
     )
     return f"{count}:{low}:{high}"

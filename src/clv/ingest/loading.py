@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -15,6 +16,9 @@ from clv.ingest.sources import Relation, opened
 from clv.ingest.staging import FILTERED, LATER, STAGED, Staging, rate_sql, row_key
 from clv.tables import CORE, PUBLISHED, Column, Table
 from clv.warehouse import Engine, quote
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What others refer to comes first.
 _FIRST = ("exchange_rates", "customers", "products", "order_lines", "invoices", "payments")
@@ -187,6 +191,11 @@ class _Load:
             f"SELECT note, count(*) FROM (SELECT unnest(string_split(_noted, ';')) AS note FROM main.{name}) "
             "GROUP BY ALL ORDER BY ALL"
         )
+        if name == "order_lines":  # sales that belong to no customer: contribution.unassigned adds them up
+            self._db.run(
+                "CREATE OR REPLACE TABLE main.unassigned_lines AS SELECT _fate AS rule, order_date, net_amount "
+                f"FROM main.order_lines WHERE _fate NOT IN ('{FILTERED}', '{LATER}')"
+            )
         self._db.run(f"DELETE FROM main.{name} WHERE _fate IS NOT NULL")
         for column in STAGED:
             self._db.run(f"ALTER TABLE main.{name} DROP COLUMN {column}")

@@ -6,7 +6,6 @@ numbers, so that it travels without pickles.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -19,6 +18,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression, TweedieRegressor
 
 from clv.features import Feature
+from clv.models.boosting import one_thread
 from clv.models.shapley import Attribution, TreeShapley, linear_shapley
 
 Floats = NDArray[np.float64]
@@ -108,19 +108,6 @@ class Link:
         )
 
 
-def train_trees(
-    X: Floats, y: Floats, parameters: Mapping[str, Any], rounds: int, seed: int, threads: int
-) -> lgb.Booster:
-    """LightGBM with `parameters`, the same whatever the number of threads; features are known as f0, f1, ..."""
-    # Level names are data and may hold what LightGBM's text format cannot.
-    names = [f"f{i}" for i in range(X.shape[1])]
-    fixed = {"seed": seed, "deterministic": True, "force_row_wise": True, "verbosity": -1}
-    data = lgb.Dataset(X, y, feature_name=names, params={"verbosity": -1, "num_threads": threads})
-    booster = lgb.train({**fixed, **parameters, "num_threads": threads}, data, num_boost_round=rounds)
-    text = re.sub(r"\[num_threads: \d+\]", "[num_threads: 1]", booster.model_to_string())
-    return lgb.Booster(model_str=text)  # what is judged is what is stored
-
-
 def logistic(X: Floats, y: Floats, features: Sequence[Feature], exposures: float) -> Linear:
     """Ridge logistic regression of `y` (0/1) on standardised `X`; `exposures`: rows that one customer fills.
 
@@ -130,7 +117,9 @@ def logistic(X: Floats, y: Floats, features: Sequence[Feature], exposures: float
     prepared = _standardise(X, features)
     if y.min() == y.max():
         return replace(prepared, intercept=MAX_LOGIT if y.max() else -MAX_LOGIT)
-    model = LogisticRegression(C=RIDGE_C / exposures, max_iter=1000).fit(prepared.inputs(X), y)
+    model = LogisticRegression(C=RIDGE_C / exposures, max_iter=1000)
+    with one_thread():
+        model.fit(prepared.inputs(X), y)
     return replace(prepared, weights=model.coef_[0], intercept=float(model.intercept_[0]))
 
 
@@ -138,7 +127,8 @@ def tweedie_regression(X: Floats, y: Floats, features: Sequence[Feature]) -> Lin
     """Ridge regression of `y` >= 0 on standardised `X`, log link, Tweedie variance (between Poisson and gamma)."""
     prepared = _standardise(X, features)
     model = TweedieRegressor(power=TWEEDIE_POWER, link="log", alpha=0.1, max_iter=1000)
-    model.fit(prepared.inputs(X), y)
+    with one_thread():
+        model.fit(prepared.inputs(X), y)
     return replace(prepared, weights=model.coef_, intercept=float(model.intercept_))
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from clv.errors import ModelError
 from clv.features import Feature
+from clv.models.boosting import one_thread, threads_for, train_trees
 from clv.models.shapley import Attribution, TreeShapley
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ class PaymentDelay:
 
         X = design(observations, self.shrinkages).to_numpy()
         overdue = observations["overdue_days"].to_numpy(np.float64)
+        threads = threads_for(len(X), threads)
         raw = self.late.predict(X, raw_score=True, num_threads=threads) + self.logit_shift
         passed = np.clip(overdue, 0, self.cap_days)
         share = _logistic(self.days.predict(X, raw_score=True, num_threads=threads))
@@ -355,9 +357,9 @@ def baselines(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Floats]:
     middle = X.median().fillna(0.0)
     X = X.fillna(middle)
     mean, sd = X.mean(), X.std().replace(0.0, 1.0)
-    logistic = LogisticRegression(max_iter=1000).fit(
-        ((X - mean) / sd).clip(-5, 5).to_numpy(), rows["is_late"].to_numpy(np.int64)
-    )
+    logistic = LogisticRegression(max_iter=1000)
+    with one_thread():
+        logistic.fit(((X - mean) / sd).clip(-5, 5).to_numpy(), rows["is_late"].to_numpy(np.int64))
     T = ((design(test, shrinkages).fillna(middle) - mean) / sd).clip(-5, 5).to_numpy()
     paid = test["paid_late_invoices"].astype("float64") / test["paid_invoices"].where(
         test["paid_invoices"] > 0
@@ -426,8 +428,6 @@ def _boost(
     seed: int,
     threads: int,
 ) -> lgb.Booster:
-    import lightgbm as lgb
-
     parameters = {
         "objective": objective,
         "num_leaves": 4,
@@ -436,20 +436,10 @@ def _boost(
         "feature_fraction": 0.5,
         "lambda_l2": 10.0,
         "monotone_constraints": [feature.monotone for feature in FEATURES],
-        "deterministic": True,
-        "force_row_wise": True,
-        "seed": seed,
-        "num_threads": threads,
-        "verbose": -1,
     }
-    data = lgb.Dataset(
-        design(rows, shrinkages).to_numpy(),
-        label=label,
-        weight=weights,
-        feature_name=list(NAMES),
-        params=parameters,
+    return train_trees(
+        design(rows, shrinkages).to_numpy(), label, parameters, 200, seed, threads, weight=weights
     )
-    return lgb.train(parameters, data, num_boost_round=200)
 
 
 def _logit_shift(
@@ -479,7 +469,11 @@ def _logit_shift(
         shrinkages = _shrinkages(past)
         booster = _fit_late(past, shrinkages, seed, threads)
         raw = np.asarray(
-            booster.predict(design(part, shrinkages).to_numpy(), raw_score=True, num_threads=threads)
+            booster.predict(
+                design(part, shrinkages).to_numpy(),
+                raw_score=True,
+                num_threads=threads_for(len(part), threads),
+            )
         )
         label = part["is_late"].to_numpy(np.float64)
         checks[f"{name}_mean_predicted"] = float(_logistic(raw).mean())

@@ -20,8 +20,9 @@ from scipy.stats import beta
 
 from clv.config import Attribute, Config
 from clv.errors import ModelError
-from clv.features import Feature
+from clv.features import Feature, segment_of
 from clv.models.attributes import AttributeEncoder
+from clv.models.boosting import train_trees
 from clv.models.links import (
     TWEEDIE_POWER,
     Floats,
@@ -30,7 +31,6 @@ from clv.models.links import (
     effects_table,
     logistic,
     logit_shift,
-    train_trees,
     tweedie_regression,
 )
 from clv.models.shapley import Attribution
@@ -352,10 +352,7 @@ def _inputs(rows: pd.DataFrame, encoder: AttributeEncoder) -> Floats:
 
 
 def _with_segment(rows: pd.DataFrame, segment: tuple[str, ...]) -> pd.DataFrame:
-    if not segment:
-        return rows
-    parts = rows[list(segment)].astype("string").fillna("?")
-    return rows.assign(segment=parts.agg(" / ".join, axis=1))
+    return rows.assign(segment=segment_of(rows, segment)) if segment else rows
 
 
 def _segment_design(rows: pd.DataFrame, encoder: AttributeEncoder, segment: tuple[str, ...]) -> pd.DataFrame:

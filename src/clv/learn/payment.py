@@ -1,0 +1,156 @@
+"""The payment model, tried on the invoices of half a year ago before it may grade."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clv import receivables
+from clv.errors import ModelError
+from clv.evaluation import Report, payment_report
+from clv.learn.learned import Learned, probability_gate
+from clv.models.payment_delay import PaymentDelay, baselines
+from clv.models.payment_record import PaymentRecord
+from clv.period import see
+
+if TYPE_CHECKING:
+    from clv.config import Config
+    from clv.warehouse import Engine
+
+Floats = NDArray[np.float64]
+
+# Invoices issued this long ago are due, and then late or not, by now: 90 days of issue, terms, 30 days beyond.
+TRIAL_DAYS, TRIAL_WINDOW_DAYS = 180, 90
+
+
+@dataclass(frozen=True)
+class PaymentTrial:
+    """Forecasts of invoices issued after a date, beside what became of them.
+
+    `rows`: receivables.labels of new invoices whose lateness is known; the forecasts have a figure per row.
+    """
+
+    model: PaymentDelay
+    rows: pd.DataFrame
+    probabilities: dict[str, Floats]
+    expected_days: dict[str, Floats]
+
+    @property
+    def late(self) -> Floats:
+        return np.asarray(self.rows["is_late"], dtype=np.float64)
+
+    def report(self) -> Report:
+        """Figures per forecast, over all rows."""
+        return self._report(np.ones(len(self.rows), dtype=bool))
+
+    def groups(self) -> dict[str, Report | None]:
+        """Figures per forecast apart for `known` customers and `unseen` ones, of whom no invoice had fallen due."""
+        unseen = self.rows["long_due_invoices"].to_numpy(np.float64) == 0
+        return {
+            name: self._report(chosen) if chosen.any() else None
+            for name, chosen in (("known", ~unseen), ("unseen", unseen))
+        }
+
+    def _report(self, chosen: NDArray[np.bool_]) -> Report:
+        days = self.rows["days_late"].to_numpy(np.float64)
+        return payment_report(
+            self.late[chosen],
+            {name: probability[chosen] for name, probability in self.probabilities.items()},
+            days[chosen],
+            {name: expected[chosen] for name, expected in self.expected_days.items()},
+        )
+
+
+def learn_payment_delay(
+    db: Engine, as_of: date, config: Config, active_ids: pd.Series
+) -> Learned[PaymentDelay | PaymentRecord] | None:
+    """The gated payment model; None where no invoice has fallen due. Leaves `past` showing `as_of`.
+
+    The gate: on the invoices issued within 90 days from half a year ago, whose lateness is known by now, the Brier
+    score is not significantly worse than the segment's rate. `active_ids`: customers behind the reference row.
+    """
+    see(db, as_of)
+    [(due,)] = db.rows(f"SELECT count(*) FROM past.invoices WHERE due_date < DATE '{as_of}'")
+    if not due:
+        return None
+    tested_from = as_of - timedelta(days=TRIAL_DAYS)
+    snapshots: receivables.Snapshots = {}  # the trial's are the model's, but for the last half year
+    try:
+        trial = try_payment_delay(
+            db,
+            tested_from,
+            config,
+            known_at=as_of,
+            horizon_days=TRIAL_WINDOW_DAYS,
+            snapshots=snapshots,
+        )
+        model = _fit(db, as_of, config, snapshots, active_ids)[0]
+    except ModelError as error:
+        see(db, as_of)
+        return Learned(PaymentRecord(str(error)), False, str(error))
+    report, late = trial.report(), trial.late
+    refused = probability_gate(
+        late, trial.probabilities, f"invoices from {tested_from} are late", config.seed
+    )
+    return Learned(
+        model if refused is None else PaymentRecord(refused),
+        refused is None,
+        refused or f"AUC {report['model']['auc']:.3f} on {len(late)} invoices from {tested_from}",
+        report,
+        tested_from,
+        late,
+        trial.probabilities,
+    )
+
+
+def try_payment_delay(
+    db: Engine,
+    as_of: date,
+    config: Config,
+    *,
+    known_at: date,
+    horizon_days: int,
+    future: Engine | None = None,
+    snapshots: receivables.Snapshots | None = None,
+) -> PaymentTrial:
+    """What would have been predicted at `as_of` for invoices issued in the `horizon_days` after it.
+
+    Judged are those whose lateness is certain at `known_at`. `future` holds the later facts where `db` ends at
+    `as_of`; `snapshots` see receivables.training_rows. Raises ModelError where no invoice can be judged, or too few
+    can be learned from.
+    """
+    settings, segment = config.payment, config.segment
+    model, training = _fit(db, as_of, config, snapshots)
+    later = future or db
+    rows = receivables.observations(later, as_of, settings, segment, window_days=horizon_days)
+    rows = receivables.labels(later, rows[~rows["is_open"].astype(bool)], known_at, settings)
+    rows = rows[rows["is_late"].notna()].reset_index(drop=True)
+    if rows.empty:
+        raise ModelError(f"No invoice issued from {as_of} on has a known outcome by {known_at}.")
+    predicted = model.predict(rows, config.engine.threads)
+    probabilities = {"model": predicted["late_payment_probability"].to_numpy(np.float64)}
+    probabilities |= baselines(training, rows)
+    days = {"model": predicted["expected_days_late"].to_numpy(np.float64)}
+    return PaymentTrial(model, rows, probabilities, days)
+
+
+def _fit(
+    db: Engine,
+    as_of: date,
+    config: Config,
+    snapshots: receivables.Snapshots | None,
+    active_ids: pd.Series | None = None,
+) -> tuple[PaymentDelay, pd.DataFrame]:
+    """The model as of a date, and the rows it learned from; the reference row is of `active_ids`, or of all."""
+    settings, segment = config.payment, config.segment
+    rows = receivables.training_rows(db, as_of, settings, segment, snapshots=snapshots)
+    reference = receivables.customer_view(db, as_of, settings, segment)
+    if active_ids is not None:
+        reference = reference[reference["customer_id"].isin(active_ids)]
+    model = PaymentDelay.fit(rows, settings, config.seed, config.engine.threads, reference=reference)
+    return model, rows

@@ -1,0 +1,246 @@
+"""The lifetime-value model, tried on the last whole horizon before it may grade."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clv import metrics
+from clv.customers import customer_frame
+from clv.errors import ModelError
+from clv.evaluation import Forecast, Report, value_report
+from clv.features import customer_features
+from clv.learn.learned import Learned
+from clv.models import btyd
+from clv.models.lifetime_value import Interval, LifetimeValue
+from clv.models.value_parts import BuyTillYouDie
+from clv.outcomes import level_forecast, realised_value
+from clv.period import Horizon, training_snapshots
+
+if TYPE_CHECKING:
+    from clv.config import Config
+    from clv.warehouse import Engine
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ValueForecasts:
+    """Forecasts of customers' value made at `as_of`: a row of each per row of `frame` (customer_frame there).
+
+    NAMEs: `model`; `last_period`, value of the last 365 days; `btyd`, the BTYD model alone, its order values from all
+    orders; `bgnbd`, the same by the textbook, from repeat orders. The last two are absent where they cannot be fitted.
+    """
+
+    as_of: date
+    horizon: Horizon
+    basis: str
+    frame: pd.DataFrame
+    model: LifetimeValue
+    forecasts: dict[str, Forecast]
+
+    @property
+    def before_cost(self) -> Floats:
+        """The model's forecast before the expected cost to serve."""
+        return self.forecasts["model"].value + self.model.expected_cost_to_serve(self.frame)
+
+    def judged(self, db: Engine, config: Config) -> ValueTrial:
+        """These forecasts beside what then happened, which `db` knows."""
+        frame = _with_outcome(db, self.frame, self.as_of, self.horizon, config, self.basis)
+        return ValueTrial(
+            self.forecasts,
+            frame["realised_contribution"].to_numpy(np.float64),
+            self.before_cost,
+            frame["realised_value"].to_numpy(np.float64),
+        )
+
+
+@dataclass(frozen=True)
+class ValueTrial:
+    """Forecasts of value beside `realised`, what customers then brought after their cost to serve.
+
+    `before_cost` and `realised_before_cost`: the model's forecast and what happened before that cost.
+    """
+
+    forecasts: dict[str, Forecast]
+    realised: Floats
+    before_cost: Floats
+    realised_before_cost: Floats
+
+    def report(self, seed: int) -> Report:
+        """Figures per forecast."""
+        return value_report(self.realised, self.forecasts, seed)
+
+    def groups(self, seed: int) -> dict[str, Report]:
+        """Figures per forecast `without_biggest_miss`: without the customer of whom the model erred most.
+
+        Where few customers hold most of the value, one of them can decide every figure.
+        """
+        miss = np.abs(self.forecasts["model"].value - self.realised)
+        kept = np.arange(len(miss)) != np.argmax(miss)
+        forecasts = {name: forecast.of(kept) for name, forecast in self.forecasts.items()}
+        return {"without_biggest_miss": value_report(self.realised[kept], forecasts, seed)}
+
+    def interval(self) -> Interval:
+        """The ratios of realised to predicted value that this trial found."""
+        return Interval.fit(self.before_cost, self.realised_before_cost)
+
+
+def horizon_of(config: Config) -> Horizon:
+    """The horizon of `clv` as configured."""
+    return Horizon(months=config.lifetime_value.horizon_months)
+
+
+def learn_lifetime_value(
+    db: Engine, as_of: date, config: Config, *, basis: str, horizon: Horizon
+) -> tuple[Learned[LifetimeValue], pd.DataFrame]:
+    """The gated lifetime-value model, and customer_frame at `as_of`.
+
+    The gate: on the last whole horizon before `as_of` the 95 % interval of the normalised Gini lies above 0, and
+    the model is not significantly below the value of the last 365 days.
+    """
+    days = horizon.length_days(as_of)
+    tested_from = horizon.before(as_of)
+    try:
+        made = forecast_lifetime_value(db, tested_from, config, basis=basis, horizon=horizon)
+        trial = made.judged(db, config)
+        model, present = _fit(db, as_of, config, basis=basis, horizon=horizon)
+    except ModelError as error:
+        present = customer_frame(db, as_of, config, basis=basis, horizon_days=days)
+        fallback = LifetimeValue.last_period(present, basis=basis, horizon_days=days, why=str(error))
+        return Learned(fallback, False, str(error)), present
+    report = trial.report(config.seed)
+    refused = _gate(trial, report, config.seed)
+    if refused is None:
+        model = model.calibrated(trial.interval())
+    else:
+        model = LifetimeValue.last_period(present, basis=basis, horizon_days=days, why=refused)
+    learned = Learned(
+        model,
+        refused is None,
+        refused or f"normalised Gini {report['model']['normalised_gini']:.3f} on {tested_from}",
+        report,
+        tested_from,
+        trial.realised,
+        {name: forecast.value for name, forecast in trial.forecasts.items()},
+    )
+    return learned, present
+
+
+def forecast_lifetime_value(
+    db: Engine, as_of: date, config: Config, *, basis: str, horizon: Horizon, with_interval: bool = False
+) -> ValueForecasts:
+    """What is predicted at `as_of`, by the model without its gate and by the baselines.
+
+    `with_interval`: calibrated on the horizon before, where history allows it. Raises ModelError where history is
+    too short or nobody bought in it.
+    """
+    model, frame = _fit(db, as_of, config, basis=basis, horizon=horizon)
+    if with_interval:
+        with suppress(ModelError):
+            before = forecast_lifetime_value(db, horizon.before(as_of), config, basis=basis, horizon=horizon)
+            model = model.calibrated(before.judged(db, config).interval())
+    predicted = model.predict(frame)
+    value, low, high = (predicted[name].to_numpy(np.float64) for name in ("clv", "clv_low", "clv_high"))
+    forecasts = {
+        "model": Forecast(value, low, high) if model.interval else Forecast(value),
+        "last_period": Forecast(frame["value_365"].to_numpy(np.float64)),
+    }
+    if model.purchases is not None:
+        forecasts["btyd"] = Forecast(model.purchases.value(frame))
+        with suppress(ModelError):
+            forecasts["bgnbd"] = Forecast(_textbook_value(frame, model.purchases))
+    return ValueForecasts(as_of, horizon, basis, frame, model, forecasts)
+
+
+def _fit(
+    db: Engine, as_of: date, config: Config, *, basis: str, horizon: Horizon
+) -> tuple[LifetimeValue, pd.DataFrame]:
+    """The model of mature snapshots before `as_of`, and customer_frame at `as_of`."""
+    settings = config.lifetime_value
+    days = horizon.length_days(as_of)
+    present = customer_frame(db, as_of, config, basis=basis, horizon_days=days)
+    [(first,)] = db.rows("SELECT min(order_date) FROM past.order_lines")
+    if first is None:
+        raise ModelError(f"No orders before {as_of}: a lifetime value cannot be learned.")
+    last_actual = level_forecast(db, as_of, horizon)
+    snapshots = training_snapshots(
+        as_of,
+        horizon,
+        first,
+        count=settings.snapshots,
+        step_days=settings.snapshot_step_days,
+        min_history_days=settings.min_history_days,
+    )
+    training = []
+    for day in snapshots:
+        features = customer_features(db, day, config, days)
+        training.append(_with_outcome(db, features, day, horizon, config, basis).assign(snapshot_date=day))
+    model = LifetimeValue.fit(
+        pd.concat(training, ignore_index=True),
+        present,
+        config,
+        basis=basis,
+        horizon_days=days,
+        last_actual=last_actual,
+    )
+    return model, present
+
+
+def _textbook_value(frame: pd.DataFrame, purchases: BuyTillYouDie) -> Floats:
+    """BTYD by the book: Gamma-Gamma on repeat orders only; who has none is given the population's mean."""
+    bought = frame[frame["order_count"].to_numpy(np.float64) >= 1]
+    repeats = bought["frequency"].to_numpy(np.float64)
+    total = (bought["mean_order_value"] * bought["order_count"] - bought["order_value_first"]).to_numpy(
+        np.float64, na_value=np.nan
+    )
+    mean = np.divide(total, repeats, out=np.zeros(len(bought)), where=repeats > 0)
+    recency, tenure = (bought[name].to_numpy(np.float64) for name in ("recency_days", "T_days"))
+    fitted = btyd.fit(repeats, recency, tenure, repeats, mean)
+    orders = fitted.discounted_purchases(
+        repeats, recency, tenure, purchases.horizon_days, purchases.discount_rate_annual_ratio
+    )
+    value = np.zeros(len(frame))
+    value[frame["order_count"].to_numpy(np.float64) >= 1] = orders * fitted.expected_order_value(
+        repeats, mean
+    )
+    return value
+
+
+def _gate(trial: ValueTrial, report: Report, seed: int) -> str | None:
+    """Why the model must not grade, or None."""
+    low, high = report["model"]["normalised_gini_low"], report["model"]["normalised_gini_high"]
+    if low is None or low <= 0:
+        shown = "unknown" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        return (
+            f"no skill: normalised Gini of the last horizon is {shown} (95 %), an interval above 0 is needed"
+        )
+    below, above = metrics.paired_bootstrap_difference(
+        metrics.normalised_gini,
+        trial.realised,
+        trial.forecasts["model"].value,
+        trial.forecasts["last_period"].value,
+        seed=seed,
+    )
+    if above < 0:
+        return (
+            "no skill beyond the last period: normalised Gini is below that of last-period spend by "
+            f"{-above:.3f} to {-below:.3f} (95 %)"
+        )
+    return None
+
+
+def _with_outcome(
+    db: Engine, frame: pd.DataFrame, start: date, horizon: Horizon, config: Config, basis: str
+) -> pd.DataFrame:
+    outcome = realised_value(db, start, horizon, config, basis=basis)
+    joined = frame.merge(outcome, on="customer_id", how="left", validate="1:1")
+    names = ["realised_value", "realised_contribution", "realised_orders"]
+    joined[names] = joined[names].astype("float64").fillna(0.0)
+    return joined

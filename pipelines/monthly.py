@@ -29,7 +29,6 @@ def main(
 ) -> None:
     """Train and promote, then grade everybody and publish: one month, or several in a row."""
     from clv.config import load
-    from clv.console import show_month, show_receipt
 
     program.start_logging(log_format)
     settings = load(config, set_ or ())
@@ -38,6 +37,9 @@ def main(
         raise ConfigError(
             f"--as-of is needed: {config} names no example_months. Give the first day of the month."
         )
+
+    from clv.console import show_month, show_receipt  # seconds, which a mistyped setting should not wait for
+
     for day in days:
         train(settings, day)
         show_receipt(day, score(settings, day))

@@ -31,9 +31,11 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
     )
     from clv.contribution import price_lines
 
-    store = tracking.open_store(config.company, config.mlflow.tracking_uri, config.mlflow.artifact_dir)
     with publish.month(config, as_of) as month, warehouse.workspace_of(config) as db:
         with step(f"{config.company}: loading the models for {as_of}"):
+            store = tracking.open_store(
+                config.company, config.mlflow.tracking_uri, config.mlflow.artifact_dir
+            )
             champion = champions.load(store, champions.find(store, as_of, models_run))
 
         with step(f"reading what was known before {as_of}"):
@@ -112,11 +114,13 @@ def main(
 ) -> None:
     """Grade one month, or every month through a later one, and publish it to the warehouse."""
     from clv.config import load
-    from clv.console import show_month, show_receipt
 
     program.start_logging(log_format)
     settings = load(config, set_ or ())
     run = program.models_run(models)
+
+    from clv.console import show_month, show_receipt  # seconds, which a mistyped setting should not wait for
+
     for day in program.months(as_of.date(), through.date() if through else as_of.date()):
         show_receipt(day, score(settings, day, run))
     show_month(settings, day)

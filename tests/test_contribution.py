@@ -93,6 +93,11 @@ CASES: dict[str, tuple[float, dict[str, Any], tuple[str, float, float, float]]] 
     "category's ratio": (80, {"quantity": 1, "product_id": "serviced"}, ("category_ratio", 36, 3.9, 40.1)),
     "default ratio": (40, {"quantity": 1, "product_id": "bare"}, ("default_ratio", 30, 2.7, 7.3)),
     "unknown product": (40, {"quantity": 1, "product_id": "gone"}, ("default_ratio", 30, 2.7, 7.3)),
+    "a bar code for a quantity": (
+        40,
+        {"quantity": 4_006_381_333_931, "unit_cost": 99},
+        ("default_ratio", 30, 2.7, 7.3),
+    ),
     "sold below cost stays negative": (10, {"quantity": 1, "unit_cost": 25}, ("line_cost", 25, 1.8, -16.8)),
     "a gift is no return": (0, {"quantity": 2, "unit_cost": 5}, ("line_cost", 10, 1.5, -11.5)),
     "a return gives its cost back": (-50, {"quantity": -2, "unit_cost": 15}, ("line_cost", -30, 8, -28)),
@@ -107,6 +112,14 @@ def test_the_first_rule_that_can_prices_a_line(db: Engine, case: str) -> None:
     line(db, "other", 1000, order_id="o2", quantity=1, unit_cost=1)
     price_lines(db, configured(default_margin_ratio=0.25, order_cost=0))
     assert lines(db)["l1"] == pytest.approx(expected)
+
+
+def test_a_line_may_cost_billions(db: Engine) -> None:
+    line(db, "l1", 9e11, quantity=2_000_000, unit_cost=400_000)
+    insert(db, "service_events", customer_id="A", event_date="2025-01-01", activity="visit", quantity=1e12)
+    price_lines(db, configured(order_cost=0, line_cost=0, freight_ratio=0))
+    assert lines(db)["l1"] == ("line_cost", 8e11, 0, 1e11)
+    assert customer_ladder(db, AS_OF, configured()).loc[0, "contribution_margin"] == 1e11 - 120e12
 
 
 def test_shares_of_sales_by_rule_count_absolute_amounts(db: Engine) -> None:
@@ -126,7 +139,13 @@ def test_the_cost_of_an_order_stands_once_and_a_return_pays_its_own(db: Engine) 
     line(db, "l4", 100, quantity=1, unit_cost=0, order_id="o2")
     line(db, "l5", 100, quantity=1, unit_cost=0, customer_id="B")  # an order number used twice
     price_lines(db, configured())
-    assert {key: row[2] for key, row in lines(db).items()} == {"l1": 16.5, "l2": 4.5, "l3": 8, "l4": 16.5, "l5": 16.5}
+    assert {key: row[2] for key, row in lines(db).items()} == {
+        "l1": 16.5,
+        "l2": 4.5,
+        "l3": 8,
+        "l4": 16.5,
+        "l5": 16.5,
+    }
 
 
 def test_a_line_posted_later_does_not_take_the_cost_of_its_order(db: Engine) -> None:
@@ -179,11 +198,16 @@ def test_very_small_rates_are_numbers_too(db: Engine) -> None:
     line(db, "l1", 100_000, product_id="serviced")
     line(db, "l2", 100_000)
     rules = configured(
-        default_margin_ratio=-1e-05, category_margin_ratio={"services": 1e-05}, freight_ratio=1e-05, line_cost=1e-05
+        default_margin_ratio=-1e-05,
+        category_margin_ratio={"services": 1e-05},
+        freight_ratio=1e-05,
+        line_cost=1e-05,
     )
     price_lines(db, rules)
     assert [row[1] for row in lines(db).values()] == [99_999, 100_001]
-    insert(db, "order_lines", line_id="l3", order_id="o", customer_id="A", order_date="2025-02-01", net_amount=10)
+    insert(
+        db, "order_lines", line_id="l3", order_id="o", customer_id="A", order_date="2025-02-01", net_amount=10
+    )
     db.run("UPDATE main.order_lines SET unit_cost = 0.5, quantity = 1 WHERE line_id <> 'l3'")
     assert price_lines(db, configured()).why is not None
 
@@ -201,10 +225,17 @@ def test_the_ladder_of_a_few_customers_by_hand(db: Engine) -> None:
     line(db, "l3", 900, quantity=1, unit_cost=1, order_id="o0", order_date="2024-02-29")  # too early
     line(db, "l4", 1000, customer_id="B", quantity=1, unit_cost=400, order_date="2024-03-01")  # 1000-400-43.5
     for activity, quantity in (("visit", None), ("support_call", 3), ("unknown", 5)):  # 120 + 45 + 0
-        insert(db, "service_events", customer_id="A", event_date="2025-01-01", activity=activity, quantity=quantity)
+        insert(
+            db,
+            "service_events",
+            customer_id="A",
+            event_date="2025-01-01",
+            activity=activity,
+            quantity=quantity,
+        )
     insert(db, "service_events", customer_id="S", event_date="2025-01-01", activity="visit")
     insert(db, "service_events", customer_id="S", event_date="2025-03-01", activity="visit")  # not yet
-    for number, opened in (("i1", "2025-02-10"), ("i2", "2025-03-01"), ("i3", None)):
+    for number, opened in (("i1", "2025-02-10"), ("i2", "2025-03-01"), ("i3", "2024-02-29"), ("i4", None)):
         insert(
             db,
             "invoices",
@@ -352,7 +383,16 @@ def write(path: Path, names: tuple[str, ...], records: list[tuple[str, ...]]) ->
 
 def test_the_ladder_shows_what_was_known_then(db: Engine) -> None:
     line(db, "l1", 100, quantity=1, unit_cost=40)
-    line(db, "l2", 100, quantity=1, unit_cost=40, order_date="2024-12-01", order_id="o2", posted_date="2025-03-01")
+    line(
+        db,
+        "l2",
+        100,
+        quantity=1,
+        unit_cost=40,
+        order_date="2024-12-01",
+        order_id="o2",
+        posted_date="2025-03-01",
+    )
     price_lines(db, configured())
     see(db, date(2030, 1, 1))  # whatever was looked at before
     assert customer_ladder(db, AS_OF, configured()).loc[0, "revenue"] == 100

@@ -162,22 +162,22 @@ def test_three_for_and_two_against_at_most_each_a_tenth_and_the_largest_always(c
 
 
 def test_no_fact_contradicts_its_points(company: Company) -> None:
-    checked = 0
+    checked = {"payment": 0, "lifetime_value": 0, "contribution": 0, "prospect": 0}
     for _, criteria_points, reasons in company.parts:
         players = {
-            (part.criterion, player.name): (player, part.direction)
-            for part in criteria_points
-            for player in part.players
+            (part.criterion, player.name): player for part in criteria_points for player in part.players
         }
         for row in reasons[reasons["peer_fact"].notna()].itertuples(index=False):
             name = row.template_id.rpartition(".")[0]
-            player, direction = players[row.criterion, name]
+            player = players[row.criterion, name]
+            direction = -1 if row.criterion == "payment" else 1  # what raises the risk lowers the score
             content = json.loads(row.values)
             if player.monotone and content["peer"] is not None:
                 step = np.sign(content["own"] - content["peer"]) * player.monotone * direction
                 assert step == np.sign(row.points), row.sentence
-                checked += 1
-    assert checked > 1000
+                checked[row.criterion] += 1
+    assert sum(checked.values()) > 1000
+    assert min(checked.values()) > 5
 
 
 def test_a_told_fact_is_shown_to_differ_from_its_comparison(company: Company) -> None:
@@ -226,8 +226,23 @@ def test_a_customer_alone_beside_the_same_peers_has_the_same_reasons(company: Co
             pd.testing.assert_frame_equal(alone, batch.reset_index(drop=True))
 
 
+def test_blocks_of_customers_have_the_points_of_all_at_once(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grading = grades.fit_grading(company.measured, AS_OF)
+    monkeypatch.setattr(points, "BLOCK_ROWS", 150)
+    for whole, part in zip(
+        company.of_customers, points.of_customers(company.measured, company.models, grading), strict=True
+    ):
+        for name in ("points", "facts", "reference"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
+    monkeypatch.setattr(explain, "BLOCK_ROWS", 150)
+    again = explain.reasons(company.customers, company.of_customers, company.config)
+    pd.testing.assert_frame_equal(again, company.reasons)
+
+
 def test_taking_a_reasons_facts_to_the_reference_customers_moves_the_score_as_said(company: Company) -> None:
-    """Faithful: at least 98 % of reasons; where a customer is far from the reference, inputs may interact."""
+    """Faithful in at least 99 % of reasons (measured: all 2,535 of this company); inputs may interact."""
     right: list[bool] = []
     for graded, criteria_points, reasons in company.parts:
         place = {customer: i for i, customer in enumerate(graded.frame["customer_id"])}
@@ -241,7 +256,7 @@ def test_taking_a_reasons_facts_to_the_reference_customers_moves_the_score_as_sa
             score = part.baseline + part.points[rows].sum(axis=1)
             right += (np.sign(score - moved[rows]) == np.sign(told["points"].to_numpy())).tolist()
     assert len(right) > 1500
-    assert np.mean(right) >= 0.98
+    assert np.mean(right) >= 0.99
 
 
 def scored_without(company: Company, part: Points, columns: list[int]) -> Floats:
@@ -438,6 +453,11 @@ def test_missing_data_is_never_good_news(config: Config) -> None:
     days = one_fact(DAYS, [9.0, -9.0, 1.0], [3.0, 400.0, 30.0], 90.0, criterion="other")
     found = explain.reasons(graded_by_hand([value, days]), [value, days], config)
     assert not found["sentence"].str.contains("Too little").any()
+
+
+def test_a_largest_reason_whose_figures_hardly_differ_is_told_without_them(config: Config) -> None:
+    value = one_fact(VALUE, [5.0, 5.0], [100.2, 100.2], 100.1)
+    assert sentences([value], config)[0] == "Small differences in recent business. +5.0 points."
 
 
 def test_a_category_that_is_not_on_record_is_missing_data(config: Config) -> None:

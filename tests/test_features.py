@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from itertools import pairwise
 from math import isnan, sqrt
 from typing import Any, NamedTuple
 
@@ -23,7 +24,15 @@ from clv.warehouse import Engine, workspace
 
 AS_OF = date(2025, 3, 1)
 HORIZON_DAYS = 180
-BESIDE = ("frequency", "recency_days", "T_days", "order_count", "mean_order_value", "revenue_365", "order_amount")
+BESIDE = (
+    "frequency",
+    "recency_days",
+    "T_days",
+    "order_count",
+    "mean_order_value",
+    "revenue_365",
+    "order_amount",
+)
 
 
 def configured(**sections: Any) -> Config:
@@ -32,7 +41,12 @@ def configured(**sections: Any) -> Config:
             "company": "x",
             "reporting_currency": "EUR",
             "sources": {"customers": {"path": "c.csv"}, "order_lines": {"path": "l.csv"}},
-            "contribution": {"default_margin_ratio": 0.3, "order_cost": 12, "line_cost": 1.5, "freight_ratio": 0.03},
+            "contribution": {
+                "default_margin_ratio": 0.3,
+                "order_cost": 12,
+                "line_cost": 1.5,
+                "freight_ratio": 0.03,
+            },
             **sections,
         }
     )
@@ -75,7 +89,8 @@ def fill(db: Engine, lines: Sequence[Line], events: Sequence[Event] = ()) -> Non
         )
     for event in events:
         db.run(
-            "INSERT INTO main.service_events (customer_id, event_date, posted_date, activity) VALUES (?, ?, ?, 'visit')",
+            "INSERT INTO main.service_events (activity, customer_id, event_date, posted_date) "
+            "VALUES ('visit', ?, ?, ?)",
             [event.customer_id, on(event.day), on(event.posted_day)],
         )
 
@@ -106,7 +121,9 @@ def twin(db: Engine, events: Sequence[Event], config: Config) -> dict[str, dict[
             per_customer[customer].append(tuple(rest))
     return {
         customer: twin_of(
-            lines, [e for e in events if e.customer_id == customer and max(e.day, e.posted_day or e.day) < 0], config
+            lines,
+            [e for e in events if e.customer_id == customer and max(e.day, e.posted_day or e.day) < 0],
+            config,
         )
         for customer, lines in per_customer.items()
     }
@@ -121,7 +138,7 @@ def twin_of(lines: list[tuple[Any, ...]], events: list[Event], config: Config) -
     age = {day: (AS_OF - day).days for day in day_net}
     bought = sorted(day for day, net in day_net.items() if net > 1e-9)
     values = [day_value[day] for day in bought]
-    gaps = [(after - before).days for before, after in zip(bought, bought[1:], strict=False)]
+    gaps = [(after - before).days for before, after in pairwise(bought)]
     recent = [line for line in lines if (AS_OF - line[0]).days <= 365]
     last = (AS_OF - bought[-1]).days if bought else None
     sold = sum(float(line[2]) for line in recent if line[2] > 0)
@@ -214,7 +231,8 @@ def lines_between(first: int, last: int, posted: st.SearchStrategy[int | None] =
 
 
 EVENTS = st.lists(
-    st.builds(Event, st.sampled_from("ABC"), st.integers(-500, 20), st.none() | st.integers(-90, 20)), max_size=5
+    st.builds(Event, st.sampled_from("ABC"), st.integers(-500, 20), st.none() | st.integers(-90, 20)),
+    max_size=5,
 )
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -249,13 +267,18 @@ LATER_LINES = st.lists(
     lines=st.lists(lines_between(-800, -1, posted=st.none()), min_size=1, max_size=20),
     events=EVENTS,
     later_lines=LATER_LINES,
-    later_events=st.lists(st.builds(Event, st.sampled_from("ABC"), st.integers(0, 50), st.none()), max_size=3),
+    later_events=st.lists(
+        st.builds(Event, st.sampled_from("ABC"), st.integers(0, 50), st.none()), max_size=3
+    ),
 )
 def test_nothing_dated_or_posted_on_or_after_as_of_moves_a_feature(
     lines: list[Line], events: list[Event], later_lines: list[Line], later_events: list[Event]
 ) -> None:
     with workspace(threads=1, memory_limit="1GB") as db:
-        lines = [*lines, Line("Z", -1)]  # sales of nothing at all have no known margin, sales of later days may
+        lines = [
+            *lines,
+            Line("Z", -1),
+        ]  # sales of nothing at all have no known margin, sales of later days may
         before = features(db, lines, events)
         after = features(db, lines + later_lines, events + later_events)
     assert_frame_equal(before, after, check_exact=True)
@@ -276,7 +299,8 @@ def test_the_number_of_threads_does_not_matter() -> None:
             fill(db, [])
             db.run(f"""
                 INSERT INTO main.order_lines BY NAME
-                SELECT 'o' || i // 2 AS order_id, 'c' || hash(i // 2) % 3000 AS customer_id, 'p' || i % 50 AS product_id,
+                SELECT 'o' || i // 2 AS order_id, 'c' || hash(i // 2) % 3000 AS customer_id,
+                    'p' || i % 50 AS product_id,
                     DATE '2023-01-01' + CAST(hash(i // 2 + 1) % 900 AS INTEGER) AS order_date,
                     CAST(hash(i + 2) % 100000 AS DECIMAL(18,4)) / 300 - 20 AS net_amount, 1 AS quantity
                 FROM range(300000) AS numbers(i) ORDER BY hash(i + {seed})
@@ -303,7 +327,9 @@ def test_buy_till_you_die_inputs_count_repeat_purchase_days(db: Engine) -> None:
 def test_one_purchase_has_no_repeat_and_no_gap(db: Engine) -> None:
     row = one(db, [Line("A", -100)])
     assert (row.frequency, row.recency_days, row.T_days) == (0, 0, 100)
-    assert row[["gap_mean_days", "gap_sd_days", "gap_last_days", "overdue_ratio", "order_value_sd"]].isna().all()
+    assert (
+        row[["gap_mean_days", "gap_sd_days", "gap_last_days", "overdue_ratio", "order_value_sd"]].isna().all()
+    )
 
 
 def test_a_return_is_never_a_purchase_occasion(db: Engine) -> None:
@@ -329,7 +355,13 @@ def test_a_return_that_leaves_the_day_positive_lowers_the_order_value(db: Engine
 def test_a_customer_who_only_returned_goods_has_no_purchase_but_a_row(db: Engine) -> None:
     row = one(db, [Line("A", -50, -80.0), Line("A", -20, -10.0)])
     assert (row.order_count, row.orders_total, row.T_days) == (0, 0, 50)
-    missing = ["frequency", "recency_days", "mean_order_value", "days_since_last_purchase", "order_value_mean"]
+    missing = [
+        "frequency",
+        "recency_days",
+        "mean_order_value",
+        "days_since_last_purchase",
+        "order_value_mean",
+    ]
     assert row[[*missing, "margin_ratio_365", "returned_ratio_365", "gap_mean_days"]].isna().all()
     assert row.revenue_365 == -90
     assert row.value_365 < 0
@@ -361,6 +393,15 @@ def test_a_window_of_n_days_begins_n_days_before_as_of(db: Engine) -> None:
     assert frame["revenue_365"].to_list() == [100, 0]
     assert frame["products_365"].to_list() == [1, 0]
     assert frame["services_365"].to_list() == [1, 0]
+
+
+@pytest.mark.parametrize(("day", "within"), [(-90, (1, 0)), (-91, (0, 1)), (-180, (0, 1)), (-181, (0, 0))])
+def test_the_previous_90_days_end_where_the_last_90_begin(
+    db: Engine, day: int, within: tuple[int, int]
+) -> None:
+    row = one(db, [Line("A", day)])
+    assert (row.orders_90, row.orders_previous_90) == within
+    assert (row.value_90 > 0, row.value_previous_90 > 0) == within
 
 
 def test_equal_orders_have_no_deviation_however_large(db: Engine) -> None:

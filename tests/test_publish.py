@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -423,16 +424,33 @@ def test_a_file_held_by_another_process_is_busy(tmp_path: Path) -> None:
     assert published(config, FEBRUARY, graded(SOUND)).status == "published"
 
 
-def test_a_lock_removed_by_its_owner_is_not_taken_for_the_month(tmp_path: Path) -> None:
-    """Opened while another held it, locked after that one had removed it and a third had made a new one."""
-    config, path = config_at(tmp_path), tmp_path / f".tiny-{JANUARY}.lock"
-    published(config, JANUARY, graded(SOUND))
+def test_a_month_is_let_go_of_with_nothing_left_behind(tmp_path: Path) -> None:
+    config, lock = config_at(tmp_path), tmp_path / f".tiny-{JANUARY}.lock"
     with publish.month(config, JANUARY):
-        assert path.exists()
+        assert lock.exists()
         with pytest.raises(BusyError), publish.month(config, JANUARY):
             pass
-        assert path.exists()
-    assert not path.exists()
+        assert lock.exists()
+    assert not lock.exists()
+
+
+def test_a_lock_file_that_was_replaced_meanwhile_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened while another run held it, locked after that one had removed it and a third had made a new one."""
+    lock, third, flock = tmp_path / f".tiny-{JANUARY}.lock", [], fcntl.flock
+
+    def late(handle: Any, operation: int) -> None:
+        if not third:
+            lock.unlink()
+            third.append(lock.open("w"))
+            flock(third[0], fcntl.LOCK_EX)
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(BusyError), publish.month(config_at(tmp_path), JANUARY):
+        pass
+    third[0].close()
 
 
 # Forks a process per line read: it publishes, and dies right before (or after) the statement named.

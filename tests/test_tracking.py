@@ -459,9 +459,11 @@ def payment_model() -> Any:
         )
         for label in ((inputs[:, 0] > 0).astype(float), rng.uniform(size=200))
     )
-    shrinkage = payment_delay.Shrinkage(0.2, {"retail": 0.3}, 10.0)
+    shrinkages = tuple(
+        payment_delay.Shrinkage(name, 0.2, {"retail": 0.3}, 10.0) for name in payment_delay.RATIOS
+    )
     return payment_delay.PaymentDelay(
-        late, days, shrinkage, 0.1, np.zeros(inputs.shape[1]), 30, 180, {"invoices": 200.0}
+        late, days, shrinkages, 0.1, np.zeros(inputs.shape[1]), 30, 180, {"invoices": 200.0}
     )
 
 
@@ -469,8 +471,8 @@ def test_mlflow_loads_a_lightgbm_model_without_pickles(store: tracking.Store, re
     import mlflow.pyfunc
 
     model = payment_model()
-    rows = pd.DataFrame({name: [0.5, 45.0] for name in payment_delay.NAMES if name != "late_ratio"})
-    rows = rows.assign(segment=["retail", "other"], late_invoices=[1.0, 2.0])
+    rows = pd.DataFrame({name: [1.0, 45.0] for name in payment_delay.INPUTS})
+    rows = rows.assign(segment=["retail", "other"])
     expected = model.predict(rows)
     with tracking.training_run(store, "train", params={}, tags={}) as run:
         version = run.register(

@@ -1,4 +1,4 @@
-"""The promoted models of a date, loaded and checked to belong together."""
+"""The models that grade a date: chosen and registered by training, found and loaded by scoring."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from clv.models.payment_delay import RATIOS, PaymentDelay
 from clv.models.prospect_value import AGE, ProspectValue
 from clv.models.value_parts import BTYD_INPUTS
 from clv.pyfunc import read_model
+
+TAG_LENGTH = 400  # characters of a reason; a tag may hold little more
 
 
 @dataclass(frozen=True)
@@ -73,23 +75,25 @@ def register(
     learned: Mapping[str, Learned[Any] | None],
     grading: Grading,
 ) -> None:
-    """Register this run's models and scales as challengers, and promote those that were chosen."""
+    """Register this run's models and scales as challengers, and promote those that were chosen.
+
+    Nothing is promoted before everything is registered: models and the scales learned with them belong together.
+    """
+    registered = {}
     for name, what in learned.items():
         if what is None:
             continue
         example = _invented(what.model)
-        version = run.register(
+        registered[name] = run.register(
             name,
             what.model.to_files(),
             trained_as_of=as_of,
             input_example=example,
             output_example=what.model.predict(example),
             metrics={},
-            tags={"passed": str(what.passed).lower(), "why": what.why[:400]},
+            tags={"passed": str(what.passed).lower(), "why": what.why[:TAG_LENGTH]},
         )
-        if name in chosen.promoted:
-            tracking.promote(store, version, chosen.why[name][:400])
-    version = run.register(
+    scales = run.register(
         "grading",
         grading.to_files(),
         trained_as_of=as_of,
@@ -98,7 +102,9 @@ def register(
         metrics={},
         tags={},
     )
-    tracking.promote(store, version, "scales of the models chosen with it")
+    for name in sorted(chosen.promoted):
+        tracking.promote(store, registered[name], chosen.why[name][:TAG_LENGTH])
+    tracking.promote(store, scales, "scales of the models chosen with it")
 
 
 def find(store: tracking.Store, as_of: date, run: str | None = None) -> dict[str, tracking.ModelVersion]:

@@ -13,6 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from clv.config import Config, ContributionSettings
+from clv.ingest.contract import LARGEST_AMOUNT
 from clv.period import DAYS_PER_YEAR, add_months, see, visible_sql
 from clv.tables import CORE, MONEY
 
@@ -66,7 +67,7 @@ def price_lines(db: Engine, config: Config) -> Pricing:
         found = f"product cost known for {priced_ratio:.0%} of sales, {MINIMUM_PRICED_RATIO:.0%} needed"
         return Pricing("revenue", shares, f"{found}: value is net revenue")
     net = sum(row[2] for row in known)
-    cost_ratio = round(float(sum(row[3] for row in known) / net), 6) if net else 1.0
+    cost_ratio = round(float(sum(row[3] for row in known) / net), 6) if net > 0 else 1.0
     average = f"coalesce(product_cost, net_amount * {_double(cost_ratio)})"
     _value_lines(db, product_cost=average, variable_cost=_variable_cost_sql(rules))
     without = sum(row[4] for row in sales if row[0] == UNPRICED)
@@ -91,10 +92,13 @@ def _value_lines(db: Engine, *, product_cost: str, variable_cost: str) -> None:
 
 def _rules_in_order(rules: ContributionSettings) -> list[tuple[str, str, str]]:
     """Name, SQL condition and SQL product cost of the rules of lines `l` and products `p`, first come first."""
+    # Decimals of 18 digits multiply within 18 digits in DuckDB, and overflow at 10^10 with this scale.
+    own, listed = (f"CAST(l.quantity AS DECIMAL(38,4)) * {side}.unit_cost" for side in ("l", "p"))
     category = _category_sql(rules)
     found = [
-        ("line_cost", "l.unit_cost IS NOT NULL AND l.quantity IS NOT NULL", "l.quantity * l.unit_cost"),
-        ("product_cost", "p.unit_cost IS NOT NULL AND l.quantity IS NOT NULL", "l.quantity * p.unit_cost"),
+        # Neither is null, nor is one of them a number of another kind (a bar code taken for a quantity).
+        ("line_cost", f"abs({own}) <= {LARGEST_AMOUNT}", own),
+        ("product_cost", f"abs({listed}) <= {LARGEST_AMOUNT}", listed),
         (
             "product_ratio",
             "p.contribution_margin_ratio IS NOT NULL",
@@ -205,7 +209,7 @@ def service_cost_sql(rules: ContributionSettings) -> str:
     """SQL of the cost of one row of service_events; activities without a rate cost nothing."""
     rates = " ".join(f"WHEN {_text(name)} THEN {rate}" for name, rate in rules.service_rates.items())
     rate = f"CASE activity {rates} ELSE 0 END" if rates else "0"
-    return f"CAST(coalesce(quantity, 1) * {rate} AS {MONEY})"
+    return f"CAST(CAST(coalesce(quantity, 1) AS DECIMAL(38,4)) * {rate} AS DECIMAL(38,4))"
 
 
 def late_money_cost(record: pd.DataFrame, rules: ContributionSettings) -> pd.Series:

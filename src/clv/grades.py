@@ -251,6 +251,8 @@ def tier_summary(graded: Graded) -> pd.DataFrame:
     )
     summed = figures.groupby("tier").sum(min_count=1).reindex(list(graded.order))
     summed["customers"] = summed["customers"].fillna(0).astype(int)
+    known = summed.columns[summed.notna().any()]
+    summed.loc[summed["customers"] == 0, known] = 0.0  # nobody holds nothing; null says that nothing is known
     counted = summed.drop(index=INACTIVE, errors="ignore")
     summed["share_of_customers_ratio"] = counted["customers"] / max(int(counted["customers"].sum()), 1)
     for name, share in (("revenue", "revenue"), ("contribution_margin", "contribution"), ("clv", "clv")):

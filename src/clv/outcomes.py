@@ -77,7 +77,11 @@ def level_forecast(db: Engine, as_of: date, horizon: Horizon) -> float | None:
             sum(value_after) FILTER (WHERE first_day < DATE '{year_ago}')
         FROM customers
     """)
-    if first_day is None or first_day > year_ago - days or any(value is None or value <= 0 for value in values):
+    if (
+        first_day is None
+        or first_day > year_ago - days
+        or any(value is None or value <= 0 for value in values)
+    ):
         return None
     last, before, after = map(float, values)
     return last * after / before

@@ -7,8 +7,8 @@ Shapley values phi, so points = phi (g(raw) - g(raw_ref)) / (raw - raw_ref): a c
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from clv.config import Config
 
 Floats = NDArray[np.float64]
+BLOCK_ROWS = 50_000
 SMALLEST_STEP = 1e-9
 SLOPE_STEP = 1e-5
 
@@ -198,22 +199,53 @@ def judgement_points(judgement: Floats) -> Points:
 
 
 def of_customers(measured: Measured, models: Models, grading: Grading) -> list[Points]:
-    """Points of every criterion that is switched on, a row per row of `measured.customers`."""
-    frame, scales, value_model = measured.customers, grading.scales, models.lifetime_value
-    found = []
-    for name in measured.switched_on:
-        if name == "lifetime_value" and value_model.mode != "last_period":
-            found.append(lifetime_value_points(value_model, frame, scales[name]))
-        elif name == "payment" and isinstance(models.payment_delay, PaymentDelay):
-            rows, ids = measured.payment_rows, frame["customer_id"]
-            found.append(payment_points(models.payment_delay, rows, ids, scales[name]))
-        else:
-            values = measured.values[name].to_numpy(np.float64)
-            support = frame["counted_invoices"].to_numpy(np.float64, na_value=np.nan)
-            found.append(
-                rule_points(name, RULES[name], values, scales[name], basis=value_model.basis, support=support)
-            )
-    return found
+    """Points of every criterion that is switched on, a row per row of `measured.customers`.
+
+    Computed in blocks of customers: what is held beside the result does not grow with their number.
+    """
+    frame = measured.customers
+    starts = range(0, max(len(frame), 1), BLOCK_ROWS)
+    owner = pd.Index(frame["customer_id"]).get_indexer(measured.payment_rows["customer_id"])
+    blocks = [
+        replace(
+            measured,
+            customers=frame.iloc[start : start + BLOCK_ROWS],
+            values=measured.values.iloc[start : start + BLOCK_ROWS],
+            payment_rows=measured.payment_rows[(owner >= start) & (owner < start + BLOCK_ROWS)],
+        )
+        for start in starts
+    ]
+    return [
+        _stacked([_of_criterion(name, block, models, grading.scales[name]) for block in blocks])
+        for name in measured.switched_on
+    ]
+
+
+def _of_criterion(name: str, measured: Measured, models: Models, scale: Scale) -> Points:
+    frame, value_model = measured.customers, models.lifetime_value
+    if name == "lifetime_value" and value_model.mode != "last_period":
+        return lifetime_value_points(value_model, frame, scale)
+    if name == "payment" and isinstance(models.payment_delay, PaymentDelay):
+        return payment_points(models.payment_delay, measured.payment_rows, frame["customer_id"], scale)
+    values = measured.values[name].to_numpy(np.float64)
+    support = frame["counted_invoices"].to_numpy(np.float64, na_value=np.nan)
+    return rule_points(name, RULES[name], values, scale, basis=value_model.basis, support=support)
+
+
+def _stacked(blocks: Sequence[Points]) -> Points:
+    """Blocks of customers, whose reference customer is the same, one below the other."""
+    first = blocks[0]
+    if len(blocks) == 1:
+        return first
+    points = np.concatenate([block.points for block in blocks])
+    support = [block.support for block in blocks if block.support is not None]
+    return replace(
+        first,
+        points=points,
+        facts=np.concatenate([block.facts for block in blocks]),
+        reference=np.broadcast_to(first.reference[0], points.shape),
+        support=np.concatenate(support) if support else None,
+    )
 
 
 def of_prospects(measured: Measured, models: Models, grading: Grading, config: Config) -> list[Points]:

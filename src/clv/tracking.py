@@ -26,6 +26,8 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from clv.errors import ConfigError, ModelError
 from clv.pyfunc import PREDICTORS, read_folder, write_folder
 
@@ -130,8 +132,9 @@ class Run:
         self._client.log_figure(self.run_id, fig, path)
 
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """Logs the resolved configuration as `config.yaml`."""
-        self._client.log_dict(self.run_id, dict(config), "config.yaml")
+        """Logs the resolved configuration as `config.yaml`, its keys in their order: that of the tiers matters."""
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        self._client.log_text(self.run_id, text, "config.yaml")
 
     def register(
         self,

@@ -96,7 +96,9 @@ def attached(db: Engine, path: Path, alias: str, *, read_only: bool) -> Iterator
             f"Expected a DuckDB file at {path}, found none. Check the path in the configuration."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}'"
+    # A version is asked for when the file is made; one that exists, perhaps the company's own, keeps its.
+    made = "READ_WRITE" if path.exists() else f"STORAGE_VERSION '{STORAGE_VERSION}'"
+    options = "READ_ONLY" if read_only else made
     quoted = str(path).replace("'", "''")
     try:
         db.run(f"ATTACH '{quoted}' AS {alias} ({options})")

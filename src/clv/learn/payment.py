@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# Invoices issued this long ago are due, and then late or not, by now: 90 days of issue, terms, 30 days beyond.
-TRIAL_DAYS, TRIAL_WINDOW_DAYS = 180, 90
+TRIAL_WINDOW_DAYS, TRIAL_TERMS_DAYS = 90, 60
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,14 @@ def learn_payment_delay(
 ) -> Learned[PaymentDelay | PaymentRecord] | None:
     """The gated payment model; None where no invoice has fallen due. Leaves `past` showing `as_of`.
 
-    The gate: on the invoices issued within 90 days from half a year ago, whose lateness is known by now, the Brier
+    The gate: on the newest 90 days of invoices whose lateness is known by now (half a year ago by default) the Brier
     score is not significantly worse than the segment's rate. `active_ids`: customers behind the reference row.
     """
     see(db, as_of)
     [(due,)] = db.rows(f"SELECT count(*) FROM past.invoices WHERE due_date < DATE '{as_of}'")
     if not due:
         return None
-    tested_from = as_of - timedelta(days=TRIAL_DAYS)
+    tested_from = _tested_from(as_of, config)
     snapshots: receivables.Snapshots = {}  # the trial's are the model's, but for the last half year
     try:
         trial = try_payment_delay(
@@ -137,6 +136,16 @@ def try_payment_delay(
     probabilities |= baselines(training, rows)
     days = {"model": predicted["expected_days_late"].to_numpy(np.float64)}
     return PaymentTrial(model, rows, probabilities, days)
+
+
+def _tested_from(as_of: date, config: Config) -> date:
+    """Start of the newest window of which every invoice, due within 60 days, is late or not by `as_of`.
+
+    A whole number of snapshots back, so that the trial learns from the model's own.
+    """
+    step = receivables.SNAPSHOT_STEP_DAYS
+    needed = TRIAL_WINDOW_DAYS + TRIAL_TERMS_DAYS + config.payment.late_after_days
+    return as_of - timedelta(days=step * -(-needed // step))
 
 
 def _fit(

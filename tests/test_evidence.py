@@ -1,0 +1,149 @@
+"""What a training run leaves behind in MLflow, read back from a real store."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+
+from clv import tracking
+from clv.config import Config
+from clv.simulate import simulate
+
+ROOT = Path(__file__).parents[1]
+AS_OF = date(2026, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("trained")
+    path = folder / "invented.duckdb"
+    simulate(path, customers=300, prospects=200, seed=11, history_months=36, threads=1)
+    tables = (
+        "customers",
+        "products",
+        "order_lines",
+        "invoices",
+        "payments",
+        "service_events",
+        "exchange_rates",
+    )
+    category = {"type": "category", "known_at": "first_contact"}
+    return Config.model_validate(
+        {
+            "company": "invented",
+            "reporting_currency": "EUR",
+            "sources": {name: {"table": f"company.{name}"} for name in tables},
+            "attributes": {"industry": category, "lead_source": category},
+            "segment": ["industry"],
+            "lifetime_value": {"horizon_months": 6},
+            "payment": {"training_months": 15},
+            "engine": {"threads": 1},
+            "warehouse": {"path": str(path)},
+            "mlflow": {
+                "tracking_uri": f"sqlite:///{folder / 'mlflow.db'}",
+                "artifact_dir": str(folder / "artifacts"),
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run(config: Config) -> Iterator[Any]:
+    """The MLflow run of one training."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+            patch.delenv(name, raising=False)
+        patch.syspath_prepend(str(ROOT / "pipelines"))
+        from train import train
+
+        run_id = train(config, AS_OF)
+        yield tracking._client(config.mlflow.tracking_uri).get_run(run_id)
+
+
+@pytest.fixture(scope="module")
+def logged(run: Any) -> dict[str, Path]:
+    """Path within the run -> file."""
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_parameters_say_what_was_trained_on_what(run: Any, config: Config) -> None:
+    params = run.data.params
+    assert run.info.status == "FINISHED"
+    assert (params["as_of"], params["value_basis"], params["seed"]) == ("2026-01-01", "contribution", "7")
+    assert params["config_hash"] == config.hash
+    assert params["lifetime_value.horizon_months"] == "6"
+    assert int(params["rows.order_lines"]) > 1000
+
+
+def test_the_resolved_configuration_and_the_fingerprint_of_the_data(
+    logged: dict[str, Path], config: Config
+) -> None:
+    assert Config.model_validate(yaml.safe_load(logged["config.yaml"].read_text())) == config
+    table = json.loads(logged["data_fingerprint.json"].read_text())
+    fingerprints = dict(table["data"])
+    assert {"order_lines", "invoices", "payments"} <= set(fingerprints)
+    assert fingerprints["order_lines"] != fingerprints["invoices"]
+
+
+def test_figures_of_the_model_stand_beside_those_of_its_baselines(run: Any, logged: dict[str, Path]) -> None:
+    metrics = run.data.metrics
+    for model, figure, baselines in (
+        ("lifetime-value", "normalised_gini", ("last_period", "btyd", "bgnbd")),
+        ("payment-delay", "brier", ("segment_rate", "shrunk_ratio", "logistic")),
+        ("prospect-value", "brier", ("mean_rate", "segment_rate", "logistic")),
+    ):
+        assert all(f"{model}/{name}/{figure}" in metrics for name in ("model", *baselines))
+        assert f"{model}/forecasts.json" in logged
+
+
+def test_pictures_show_the_test_and_what_drives_each_model(logged: dict[str, Path]) -> None:
+    assert {name for name in logged if name.endswith(".png")} == {
+        "lifetime-value/gains.png",
+        "lifetime-value/deciles.png",
+        "lifetime-value/shap.png",
+        "payment-delay/calibration.png",
+        "payment-delay/shap.png",
+        "prospect-value/calibration.png",
+        "prospect-value/gains.png",
+        "prospect-value/shap_conversion.png",
+        "prospect-value/shap_value.png",
+    }
+
+
+def test_every_model_has_a_signature_and_an_invented_example(run: Any, config: Config) -> None:
+    import mlflow.models
+
+    store = tracking.Store("invented", config.mlflow.tracking_uri, Path(config.mlflow.artifact_dir))
+    versions = tracking.versions_of_run(store, run.info.run_id)
+    assert set(versions) == {"lifetime-value", "payment-delay", "prospect-value", "grading"}
+    client = tracking._client(config.mlflow.tracking_uri)
+    for name in ("lifetime-value", "payment-delay", "prospect-value"):
+        place = client.get_model_version_download_uri(f"invented-{name}", versions[name].version)
+        folder = Path(place.removeprefix("file://"))
+        model = mlflow.models.Model.load(str(folder))
+        assert len(model.signature.inputs.inputs) > 3
+        assert len(model.signature.outputs.inputs) >= 2
+        assert "example" in (folder / "input_example.json").read_text()
+
+
+def test_no_customer_is_named_anywhere(run: Any, logged: dict[str, Path], config: Config) -> None:
+    with duckdb.connect(config.warehouse.path, read_only=True) as connection:
+        people = connection.execute("SELECT customer_id, name FROM company.customers").fetchall()
+    names = {text for row in people for text in row if text and len(text) > 4}
+    artefacts = Path(config.mlflow.artifact_dir).rglob("*")
+    texts = [path.read_text() for path in artefacts if path.suffix in (".json", ".txt", ".yaml")]
+    texts += [str(run.data.params), str(run.data.tags)]
+    assert len(texts) > 10
+    # Ids are digits: as words of their own, not within a number.
+    any_name = "|".join(map(re.escape, names))
+    found = re.findall(rf"(?<![\w.-])(?:{any_name})(?![\w.])", "\n".join(texts))
+    assert not found

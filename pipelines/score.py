@@ -29,7 +29,7 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
         tracking,
         warehouse,
     )
-    from clv.contribution import price_lines
+    from clv.contribution import price_lines, unassigned
 
     with publish.month(config, as_of) as month, warehouse.workspace_of(config) as db:
         with step(f"{config.company}: loading the models for {as_of}"):
@@ -83,7 +83,13 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 "reasons": reasons,
                 "tier_summary": [grades.tier_summary(g) for g in (customers, prospects)],
                 "month_facts": [
-                    grades.month_facts(customers, measured, champion.models.lifetime_value.level, config)
+                    grades.month_facts(
+                        customers,
+                        measured,
+                        unassigned(db, as_of),
+                        champion.models.lifetime_value.level,
+                        config,
+                    )
                 ],
                 "value_outlook": [outlook.value_outlook(measured, config)],
                 "invoice_outlook": [outlook.invoice_outlook(measured, champion.models, config)],

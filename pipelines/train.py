@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 def train(config: Config, as_of: date) -> str:
     """Learn everything that grading needs from the facts before `as_of`; returns the MLflow run id."""
-    from clv import champions, criteria, evidence, grades, ingest, learn, tracking, warehouse
+    from clv import champions, criteria, evidence, grades, ingest, learn, publish, tracking, warehouse
     from clv.contribution import price_lines
 
-    store = tracking.open_store(config.company, config.mlflow.tracking_uri, config.mlflow.artifact_dir)
-    with warehouse.workspace_of(config) as db:
+    with publish.training(config, as_of) as record, warehouse.workspace_of(config) as db:
         with step(f"{config.company}: reading what was known before {as_of}"):
             loaded = ingest.load(db, config, as_of)
             pricing = price_lines(db, config)
             facts = evidence.fingerprint(db)
+        store = tracking.open_store(config.company, config.mlflow.tracking_uri, config.mlflow.artifact_dir)
         with step("learning lifetime value, tested on the last horizon"):
             value, present = learn.learn_lifetime_value(
                 db, as_of, config, basis=pricing.basis, horizon=learn.horizon_of(config)
@@ -39,11 +39,12 @@ def train(config: Config, as_of: date) -> str:
             measured = criteria.measure(db, as_of, config, pricing, chosen.models)
             grading = grades.fit_grading(measured, as_of)
 
-    with step("logging and registering in MLflow"):
-        params = evidence.params(config, as_of, loaded, pricing)
-        with tracking.training_run(store, f"train {as_of}", params=params, tags={"as_of": as_of}) as run:
-            evidence.log(run, config, learned, chosen.models, measured, facts)
-            champions.register(store, run, as_of, chosen, learned, grading)
+        with step("logging and registering in MLflow"):
+            params = evidence.params(config, as_of, loaded, pricing)
+            with tracking.training_run(store, f"train {as_of}", params=params, tags={"as_of": as_of}) as run:
+                evidence.log(run, config, learned, chosen.models, measured, facts)
+                champions.register(store, run, as_of, chosen, learned, grading)
+        record.mlflow_run_id, record.why = run.run_id, dict(chosen.why)
     for name, what in chosen.why.items():
         program.LOG.info("  %s: %s", name, what)
     return run.run_id

@@ -35,7 +35,9 @@ ORDER = (
     ("plots", "pyfunc"),
     ("tracking",),
     ("evidence", "champions"),
+    ("audits", "published"),
     ("publish",),
+    ("truth",),
     ("program", "console"),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -19,6 +19,7 @@ from clv.warehouse import Engine
 
 AS_OF = date(2026, 1, 1)
 NOBODY = pd.DataFrame({"customer_id": [], "tier": []})
+NO_LINES = pd.DataFrame({"rule": [], "lines": [], "net_amount": []})
 FIRST = pd.DataFrame(columns=["customer_id", "value_source", "tier"])
 VERSIONS = {"lifetime-value": "3", "payment-delay": "2", "prospect-value": "5", "grading": "7"}
 
@@ -146,7 +147,7 @@ def test_nobody_active_leaves_everybody_inactive() -> None:
     summary = grades.tier_summary(graded).set_index("tier")
     assert summary.loc["inactive", "customers"] == 30
     assert summary.loc["important", "customers"] == 0
-    facts = grades.month_facts(graded, measured, 1.0, config_of()).set_index("name")["value"]
+    facts = grades.month_facts(graded, measured, NO_LINES, 1.0, config_of()).set_index("name")["value"]
     assert (facts["active_customers"], facts["inactive_customers"]) == (0, 30)
 
 
@@ -350,8 +351,11 @@ def test_a_summary_without_contribution_leaves_it_null_and_an_empty_tier_holds_n
 
 def test_month_facts_name_what_weights_really_decide() -> None:
     measured = measured_of(60, prospects=25)
-    facts = grades.month_facts(customers_of(measured), measured, 1.25, config_of()).set_index("name")["value"]
+    unassigned = pd.DataFrame({"rule": ["unknown_customer"], "lines": [2], "net_amount": [120.5]})
+    rows = grades.month_facts(customers_of(measured), measured, unassigned, 1.25, config_of())
+    facts = rows.set_index("name")["value"]
     assert facts["prospects"] == 25
+    assert facts["revenue_unassigned"] == 120.5
     assert facts["clv_level_constant"] == 1.25
     assert facts["clv_total"] == pytest.approx(measured.customers["clv"].sum())
     effective = [facts[f"effective_weight_{name}"] for name in CUSTOMER_CRITERIA]

@@ -78,10 +78,11 @@ def register(
     """Register this run's models and scales as challengers, and promote those that were chosen.
 
     Nothing is promoted before everything is registered: models and the scales learned with them belong together.
+    What is the champion already, to the letter, is not registered again: training a month twice changes nothing.
     """
     registered = {}
     for name, what in learned.items():
-        if what is None:
+        if what is None or _stands_already(store, name, as_of, what.model.to_files()):
             continue
         example = _invented(what.model)
         registered[name] = run.register(
@@ -93,18 +94,26 @@ def register(
             metrics={},
             tags={"passed": str(what.passed).lower(), "why": what.why[:TAG_LENGTH]},
         )
-    scales = run.register(
-        "grading",
-        grading.to_files(),
-        trained_as_of=as_of,
-        input_example=None,
-        output_example=None,
-        metrics={},
-        tags={},
-    )
-    for name in sorted(chosen.promoted):
-        tracking.promote(store, registered[name], chosen.why[name][:TAG_LENGTH])
-    tracking.promote(store, scales, "scales of the models chosen with it")
+    if not _stands_already(store, "grading", as_of, grading.to_files()):
+        registered["grading"] = run.register(
+            "grading",
+            grading.to_files(),
+            trained_as_of=as_of,
+            input_example=None,
+            output_example=None,
+            metrics={},
+            tags={},
+        )
+    why = dict(chosen.why) | {"grading": "scales of the models chosen with it"}
+    for name in sorted((chosen.promoted | {"grading"}) & registered.keys()):
+        tracking.promote(store, registered[name], why[name][:TAG_LENGTH])
+
+
+def _stands_already(store: tracking.Store, name: str, as_of: date, files: Mapping[str, str]) -> bool:
+    champion = tracking.champion(store, name, as_of)
+    if champion is None or champion.trained_as_of != as_of:
+        return False
+    return tracking.load_files(store, champion) == dict(files)
 
 
 def find(store: tracking.Store, as_of: date, run: str | None = None) -> dict[str, tracking.ModelVersion]:

@@ -297,7 +297,8 @@ class Config(Section):
     def hash(self) -> str:
         """SHA-256 of the resolved settings, without where and on how many threads they run."""
         content = self.model_dump(mode="json", exclude={"engine", "mlflow", "warehouse", "example_months"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        # Not sorted: the order of the tiers is a setting.
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from clv.customers import customer_frame
+from clv.errors import ModelError
 from clv.models.lifetime_value import LifetimeValue
 from clv.models.payment_delay import PaymentDelay, customer_figures
 from clv.models.payment_record import PaymentRecord
@@ -84,8 +85,13 @@ def switched_off(config: Config, pricing: Pricing, models: Models) -> dict[str, 
 
 def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: Models) -> Measured:
     """Every criterion of every customer and prospect known before `as_of`. Leaves `past` showing `as_of`."""
-    off = switched_off(config, pricing, models)
     value_model = models.lifetime_value
+    if value_model.basis != pricing.basis:
+        raise ModelError(
+            f"The lifetime-value model was trained on {value_model.basis}, the facts before {as_of} give "
+            f"{pricing.basis} ({pricing.why or 'every line is priced'}). Train again as of {as_of}."
+        )
+    off = switched_off(config, pricing, models)
     customers = customer_frame(db, as_of, config, basis=pricing.basis, horizon_days=value_model.horizon_days)
     predicted = value_model.predict(customers)
     customers = customers.merge(predicted.drop(columns="value"), on="customer_id", validate="1:1")

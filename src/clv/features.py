@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from clv.config import Config
+from clv.errors import ConfigError
 from clv.period import add_months, see
 from clv.warehouse import quote
 
@@ -58,10 +59,20 @@ FEATURES: tuple[Feature, ...] = (
     Feature("order_value_last", "order_value", 1, "money"),
     Feature("order_value_first", "order_value", 0, "money"),
     Feature("order_value_sd", "order_value", 0, "money"),
-    Feature("returned_ratio_365", "returns", 0, "ratio"),
+    Feature("returned_ratio_365", "returns", -1, "ratio"),
     Feature("products_365", "breadth", 0, "count"),
     Feature("margin_ratio_365", "margin", 0, "ratio"),
     Feature("services_365", "service", 0, "count"),
+)
+
+
+# Dated links say which group a customer belonged to; without any, the undated column of customers has to do.
+_ACCOUNT_GROUP_SQL = """CASE WHEN (SELECT count(*) FROM past.account_links) > 0
+    THEN l.account_group_id ELSE c.account_group_id END"""
+# Columns of customer_features beside FEATURES, which attributes must not be named like.
+_OTHER_COLUMNS = (
+    *("segment", "frequency", "recency_days", "T_days", "order_count", "mean_order_value", "revenue_365"),
+    *("order_amount", "has_recent_order"),
 )
 
 
@@ -83,6 +94,7 @@ def customer_features(db: Engine, as_of: date, config: Config, horizon_days: int
 
 def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
     """The query behind `customer_features`, in DuckDB's dialect; sqlglot turns it to others."""
+    _refuse_taken_names(config)
     amount_start = add_months(as_of, -config.order_amount.months)
     active_start = add_months(as_of, -config.tiers.active_months)
     amount_column = "net" if config.order_amount.measure == "amount" else "quantity"
@@ -149,11 +161,16 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
         ), breadth AS (
             SELECT customer_id, count(DISTINCT product_id) AS products_365 FROM past.order_lines
             WHERE net_amount > 0 AND order_date >= DATE '{as_of - timedelta(days=365)}' GROUP BY customer_id
+        ), link AS (
+            SELECT customer_id, account_group_id,
+                row_number() OVER (PARTITION BY customer_id ORDER BY valid_from DESC, account_group_id) AS position
+            FROM past.account_links WHERE valid_to IS NULL OR valid_to >= DATE '{as_of}'
         ), service AS (
             SELECT customer_id, count(*) AS services_365 FROM past.service_events
             WHERE event_date >= DATE '{as_of - timedelta(days=365)}' GROUP BY customer_id
         )
-        SELECT h.customer_id, c.name, c.sales_rep, c.account_group_id, {segment} AS segment{attributes},
+        SELECT h.customer_id, c.name, c.sales_rep, {_ACCOUNT_GROUP_SQL} AS account_group_id,
+            {segment} AS segment{attributes},
             {_double("CASE WHEN orders_total > 0 THEN orders_total - 1 END")} AS frequency,
             {_double("date_diff('day', first_day, last_day)")} AS recency_days,
             date_diff('day', coalesce(first_day, first_fact_day), DATE '{as_of}') AS T_days,
@@ -181,8 +198,18 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
         LEFT JOIN past.customers AS c USING (customer_id)
         LEFT JOIN breadth USING (customer_id)
         LEFT JOIN service USING (customer_id)
+        LEFT JOIN (SELECT customer_id, account_group_id FROM link WHERE position = 1) AS l USING (customer_id)
         ORDER BY h.customer_id
     """
+
+
+def _refuse_taken_names(config: Config) -> None:
+    taken = sorted(set(config.attributes) & {*_OTHER_COLUMNS, *(feature.name for feature in FEATURES)})
+    if taken:
+        raise ConfigError(
+            f"attributes: {', '.join(taken)} is the name of a measured figure; choose another name for the attribute "
+            "and map it in sources.customers.columns."
+        )
 
 
 def segment_sql(segment: Sequence[str], alias: str = "c") -> str:

@@ -265,8 +265,13 @@ def tier_summary(graded: Graded) -> pd.DataFrame:
     return summed
 
 
-def month_facts(graded: Graded, measured: Measured, level: float, config: Config) -> pd.DataFrame:
-    """Rows of the table `month_facts`: what holds for the month as a whole; `level`: constant of the value model."""
+def month_facts(
+    graded: Graded, measured: Measured, unassigned: pd.DataFrame, level: float, config: Config
+) -> pd.DataFrame:
+    """Rows of the table `month_facts`: what holds for the month as a whole.
+
+    `unassigned`: contribution.unassigned; `level`: the constant of the value model.
+    """
     active = graded.frame["is_active"].to_numpy(bool)
     frame, scores = graded.frame.loc[active], graded.scores.loc[active, measured.switched_on]
     rows: list[tuple[str, float | None, str]] = [
@@ -284,6 +289,12 @@ def month_facts(graded: Graded, measured: Measured, level: float, config: Config
             "by which the value model's total was moved to the mean of three forecasts",
         ),
     ]
+    if len(unassigned):
+        lines = int(unassigned["lines"].sum())
+        detail = (
+            f"net sales of 12 months on {lines:,} lines without a known customer: with the tiers, the ledger"
+        )
+        rows.append(("revenue_unassigned", float(unassigned["net_amount"].astype("float64").sum()), detail))
     total = frame["clv"].sum(min_count=1)
     if np.isfinite(total):
         rows.append(("clv_total", float(total), "expected value of all active customers"))

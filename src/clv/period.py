@@ -41,8 +41,11 @@ class Horizon:
     def before(self, end: date) -> date:
         """Latest start whose horizon ends on or before `end`."""
         start = add_months(end, -self.months) - timedelta(days=self.days)
-        while self.after(start) > end:  # the last days of short months
+        # Months are of unequal length, so going back and forth may end a few days apart.
+        while self.after(start) > end:
             start -= timedelta(days=1)
+        while self.after(start + timedelta(days=1)) <= end:
+            start += timedelta(days=1)
         return start
 
     def length_days(self, start: date) -> int:

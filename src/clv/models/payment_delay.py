@@ -56,7 +56,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("billed", "billing", 0, "money"),
     Feature("known_invoices", "billing", 0, "count"),
     Feature("dispute_ratio", "disputes", 0, "ratio"),
-    Feature("is_disputed", "disputes", 0, "flag"),
+    Feature("is_disputed", "disputes", 1, "flag"),
     Feature("due_day_of_month", "due_date", 0, "days"),
     Feature("due_weekday", "due_date", 0, "days"),
     Feature("is_due_at_year_end", "due_date", 0, "flag"),

@@ -23,6 +23,7 @@ ORDER = (
     ("contribution",),
     ("features",),
     ("receivables", "prospects", "outcomes"),
+    ("invoice_rows",),
     ("customers",),
     ("models",),
     ("evaluation",),

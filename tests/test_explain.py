@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 import clv.models
-from clv import criteria, explain, features, grades, ingest, outcomes, points, prospects, receivables
+from clv import (
+    criteria,
+    explain,
+    features,
+    grades,
+    ingest,
+    invoice_rows,
+    outcomes,
+    points,
+    prospects,
+)
 from clv.config import Config, load
 from clv.contribution import price_lines
 from clv.customers import customer_frame
@@ -81,8 +91,8 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
         training["realised_value"] = training["realised_value"].astype("float64").fillna(0.0)
         value = LifetimeValue.fit(training, present, config, basis=pricing.basis, horizon_days=days)
         see(db, AS_OF)
-        view = receivables.customer_view(db, AS_OF, config.payment, config.segment)
-        rows = receivables.training_rows(db, AS_OF, config.payment, config.segment)
+        view = invoice_rows.customer_view(db, AS_OF, config.payment, config.segment)
+        rows = invoice_rows.training_rows(db, AS_OF, config.payment, config.segment)
         payment = PaymentDelay.fit(rows, config.payment, config.seed, 1, reference=view)
         history = prospects.training_rows(db, AS_OF, config)
         worth = prospects.conversion_values(db, AS_OF, 12, 0.1, history.observable_from)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clv import ingest, learn, receivables
+from clv import ingest, invoice_rows, learn
 from clv.config import Config
 from clv.contribution import price_lines
 from clv.learn.learned import Learned, probability_gate
@@ -254,10 +254,10 @@ def test_snapshots_handed_on_are_those_observed_anew(invented: tuple[Engine, Con
     db, config = invented
     short = changed(config, "payment", training_months=7)
     earlier = GRADED - timedelta(days=180)
-    shared: receivables.Snapshots = {}
+    shared: invoice_rows.Snapshots = {}
     for as_of in (earlier, GRADED):
-        handed = receivables.training_rows(db, as_of, short.payment, ["industry"], snapshots=shared)
-        anew = receivables.training_rows(db, as_of, short.payment, ["industry"])
+        handed = invoice_rows.training_rows(db, as_of, short.payment, ["industry"], snapshots=shared)
+        anew = invoice_rows.training_rows(db, as_of, short.payment, ["industry"])
         pd.testing.assert_frame_equal(handed, anew)
 
 

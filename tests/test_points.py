@@ -19,8 +19,9 @@ from clv.config import Config, load
 from clv.criteria import PROSPECT_BASELINE
 from clv.features import FEATURES
 from clv.models.lifetime_value import LifetimeValue
-from clv.models.payment_delay import FEATURES as PAYMENT_FEATURES
-from clv.models.payment_delay import INPUTS, PaymentDelay, customer_figures
+from clv.models.payment_delay import PaymentDelay, customer_figures
+from clv.models.payment_features import FEATURES as PAYMENT_FEATURES
+from clv.models.payment_features import INPUTS
 from clv.models.prospect_value import ProspectValue, combine
 from clv.models.shapley import Attribution
 from clv.points import (
@@ -240,7 +241,7 @@ def test_the_slope_holds_with_a_cost_of_ones_own(value_models: ValueModels) -> N
 
 
 def payment_rows(seed: int, customers: int) -> pd.DataFrame:
-    """Rows like receivables.training_rows and customer_view at once: some three per customer."""
+    """Rows like invoice_rows.training_rows and customer_view at once: some three per customer."""
     rng = np.random.default_rng(seed)
     n = customers * 3
     rows = pd.DataFrame({name: rng.gamma(2, 10, n).round() for name in INPUTS if name != "segment"})

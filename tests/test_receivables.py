@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from clv import period, receivables
+from clv import invoice_rows, period, receivables
 from clv.config import PaymentSettings
 from clv.tables import CORE
 from clv.warehouse import Engine, workspace
@@ -117,9 +117,9 @@ def test_fully_credited_invoice_is_neither_late_nor_on_time(db: Engine) -> None:
     assert pd.isna(row.settled_date)
     assert receivables.customer_history(db, AS_OF, PAYMENT).empty
     assert receivables.payment_record(db, AS_OF, PAYMENT).empty
-    rows = receivables.observations(db, date(2025, 4, 1), PAYMENT)
+    rows = invoice_rows.observations(db, date(2025, 4, 1), PAYMENT)
     assert rows["invoice_id"].to_list() == ["I1"]
-    assert receivables.labels(db, rows, AS_OF, PAYMENT).empty
+    assert invoice_rows.labels(db, rows, AS_OF, PAYMENT).empty
 
 
 def test_credit_note_without_an_invoice_lowers_the_balance_only(db: Engine) -> None:
@@ -274,8 +274,8 @@ def test_label_is_known_by_the_due_date_and_never_by_the_payment(db: Engine) -> 
     pay(db, "young, paid", "2025-04-20", 1000)
     invoice(db, "young, unpaid", "2025-04-10", "2025-06-01", 1000)
     invoice(db, "next window", "2025-05-01", "2025-05-02", 1000)
-    rows = receivables.observations(db, date(2025, 4, 1), PAYMENT)
-    labelled = receivables.labels(db, rows, AS_OF, PAYMENT).set_index("invoice_id")
+    rows = invoice_rows.observations(db, date(2025, 4, 1), PAYMENT)
+    labelled = invoice_rows.labels(db, rows, AS_OF, PAYMENT).set_index("invoice_id")
     assert labelled["is_late"].dropna().to_dict() == {"open": 1, "paid late": 1, "paid on the last day": 0}
     assert labelled.index.to_list() == [
         "open",
@@ -295,14 +295,14 @@ def test_days_late_of_an_open_invoice_are_those_of_what_was_still_open(db: Engin
     pay(db, "I1", "2024-10-31", 400)
     pay(db, "I1", "2024-12-20", 300)
     labelled = [
-        receivables.labels(db, receivables.observations(db, snapshot, PAYMENT), AS_OF, PAYMENT)[
+        invoice_rows.labels(db, invoice_rows.observations(db, snapshot, PAYMENT), AS_OF, PAYMENT)[
             "days_late"
         ].item()
         for snapshot in (date(2024, 9, 20), date(2024, 11, 20))
     ]
     assert labelled == pytest.approx([(300 * 50 + 300 * 180) / 1000, (300 * 50 + 300 * 180) / 600])
-    young = receivables.labels(
-        db, receivables.observations(db, date(2024, 11, 20), PAYMENT), date(2025, 4, 1), PAYMENT
+    young = invoice_rows.labels(
+        db, invoice_rows.observations(db, date(2024, 11, 20), PAYMENT), date(2025, 4, 1), PAYMENT
     )
     assert young["days_late"].isna().all()
 
@@ -317,7 +317,7 @@ def test_customer_view_weighs_a_typical_invoice_and_the_open_ones(db: Engine) ->
     invoice(db, "gone", "2020-06-01", "2020-07-01", 50, customer_id="C3")
     pay(db, "gone", "2020-06-10", 50)
     period.see(db, AS_OF)
-    rows = receivables.customer_view(db, AS_OF, PAYMENT)
+    rows = invoice_rows.customer_view(db, AS_OF, PAYMENT)
     assert rows["customer_id"].to_list() == ["C1", "C1", "C2"]
     assert rows["is_typical"].to_list() == [True, False, False]
     assert rows["invoice_id"].isna().to_list() == [True, False, False]
@@ -337,7 +337,7 @@ def test_terms_changes_and_season_are_on_the_row(db: Engine) -> None:
     for i in range(3):
         invoice(db, f"I{i}", f"2024-0{i + 7}-01", f"2024-0{i + 7}-31" if i != 2 else "2024-10-01", 100)
     invoice(db, "new", "2024-12-02", "2024-12-20", 300)
-    rows = receivables.observations(db, date(2024, 12, 1), PAYMENT).set_index("invoice_id")
+    rows = invoice_rows.observations(db, date(2024, 12, 1), PAYMENT).set_index("invoice_id")
     columns = [
         "terms_days",
         "terms_change_days",
@@ -364,20 +364,20 @@ def test_segment_is_made_of_the_customers_attributes(db: Engine) -> None:
         "Möbel",
         "unknown",
     ]
-    assert receivables.customer_view(db, AS_OF, PAYMENT, ["industry"])["segment"].to_list() == [
+    assert invoice_rows.customer_view(db, AS_OF, PAYMENT, ["industry"])["segment"].to_list() == [
         *["Möbel"] * 2,
         *["unknown"] * 2,
     ]
 
 
 def everything(db: Engine) -> list[pd.DataFrame]:
-    training = receivables.training_rows(db, AS_OF, PAYMENT)  # leaves past at AS_OF
+    training = invoice_rows.training_rows(db, AS_OF, PAYMENT)  # leaves past at AS_OF
     return [
         training,
         state(db),
         receivables.customer_history(db, AS_OF, PAYMENT),
         receivables.payment_record(db, AS_OF, PAYMENT),
-        receivables.customer_view(db, AS_OF, PAYMENT),
+        invoice_rows.customer_view(db, AS_OF, PAYMENT),
     ]
 
 
@@ -426,18 +426,18 @@ def test_row_order_does_not_matter(db: Engine) -> None:
 
 def test_customers_beyond_the_limit_are_drawn_whole(db: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     small_ledger(db)
-    before = receivables.training_rows(db, AS_OF, PAYMENT)
-    monkeypatch.setattr(receivables, "TRAINING_CUSTOMERS", 2)
-    some = receivables.training_rows(db, AS_OF, PAYMENT)
+    before = invoice_rows.training_rows(db, AS_OF, PAYMENT)
+    monkeypatch.setattr(invoice_rows, "TRAINING_CUSTOMERS", 2)
+    some = invoice_rows.training_rows(db, AS_OF, PAYMENT)
     assert set() < set(some["customer_id"]) < set(before["customer_id"])
     expected = before.loc[before["customer_id"].isin(some["customer_id"])]
     pd.testing.assert_frame_equal(some, expected.reset_index(drop=True))
 
 
 def test_training_rows_of_an_empty_or_young_ledger_are_empty(db: Engine) -> None:
-    assert receivables.training_rows(db, AS_OF, PAYMENT).empty
+    assert invoice_rows.training_rows(db, AS_OF, PAYMENT).empty
     invoice(db, "I1", "2025-06-01", "2025-07-01", 10)
-    rows = receivables.training_rows(db, AS_OF, PAYMENT)
+    rows = invoice_rows.training_rows(db, AS_OF, PAYMENT)
     assert rows.empty
     assert {"is_late", "days_late", "label_date", "mean_days_beyond_terms"} <= set(rows.columns)
 

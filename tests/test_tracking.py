@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ import yaml
 
 from clv import tracking
 from clv.errors import ConfigError, ModelError
-from clv.models import payment_delay
+from clv.models import payment_delay, payment_features
 from clv.pyfunc import PREDICTORS
 
 FILES = {"model.txt": "tree\nversion=v4\n", "scaling.json": '{"mean": 1.5}'}
@@ -44,7 +43,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tracking.Store:
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "CLV_PSEUDONYM_KEY"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     Path("models").mkdir()
@@ -141,7 +140,7 @@ for _ in range(4):
             store = tracking.open_store("demo", "sqlite:///models/mlflow.db", "models/artifacts")
             assert tracking.champion(store, "grading", date(2026, 1, 1)) is None
             with tracking.training_run(store, "train", params={"seed": 7}, tags={}):
-                os.write(1, (tracking.pseudonym_key(store) + "\\n").encode())
+                os.write(1, (store.company + "\\n").encode())
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -154,7 +153,7 @@ print(len(failed), os.environ["MLFLOW_LOGGING_LEVEL"], os.environ["MLFLOW_DISABL
 
 @pytest.mark.slow
 def test_four_processes_opening_a_fresh_store_at_once_all_succeed(tmp_path: Path) -> None:
-    unset = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "CLV_PSEUDONYM_KEY", "MLFLOW_DISABLE_TELEMETRY"}
+    unset = {"MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_DISABLE_TELEMETRY"}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment["MLFLOW_LOGGING_LEVEL"] = "ERROR"  # a user's own setting stays
     done = subprocess.run(
@@ -165,10 +164,9 @@ def test_four_processes_opening_a_fresh_store_at_once_all_succeed(tmp_path: Path
         text=True,
         check=True,
     )
-    *keys, last = done.stdout.splitlines()
+    *companies, last = done.stdout.splitlines()
     assert last == "0 ERROR true"
-    assert len(keys) == 4
-    assert len(set(keys)) == 1  # one key for all
+    assert companies == ["demo"] * 4
     assert done.stderr == ""  # nothing of MLflow's on the terminal
 
 
@@ -450,7 +448,7 @@ def payment_model() -> Any:
     import lightgbm as lgb
 
     rng = np.random.default_rng(5)
-    inputs = rng.normal(size=(200, len(payment_delay.NAMES)))
+    inputs = rng.normal(size=(200, len(payment_features.NAMES)))
     late, days = (
         lgb.train(
             {"objective": "cross_entropy", "num_leaves": 4, "num_threads": 1, "seed": 1, "verbose": -1},
@@ -460,7 +458,7 @@ def payment_model() -> Any:
         for label in ((inputs[:, 0] > 0).astype(float), rng.uniform(size=200))
     )
     shrinkages = tuple(
-        payment_delay.Shrinkage(name, 0.2, {"retail": 0.3}, 10.0) for name in payment_delay.RATIOS
+        payment_features.Shrinkage(name, 0.2, {"retail": 0.3}, 10.0) for name in payment_features.RATIOS
     )
     return payment_delay.PaymentDelay(
         late, days, shrinkages, 0.1, np.zeros(inputs.shape[1]), 30, 180, {"invoices": 200.0}
@@ -471,7 +469,7 @@ def test_mlflow_loads_a_lightgbm_model_without_pickles(store: tracking.Store, re
     import mlflow.pyfunc
 
     model = payment_model()
-    rows = pd.DataFrame({name: [1.0, 45.0] for name in payment_delay.INPUTS})
+    rows = pd.DataFrame({name: [1.0, 45.0] for name in payment_features.INPUTS})
     rows = rows.assign(segment=["retail", "other"])
     expected = model.predict(rows)
     with tracking.training_run(store, "train", params={}, tags={}) as run:
@@ -514,33 +512,6 @@ def test_mlflow_refuses_tampered_artefacts(store: tracking.Store, registry: None
     rewrite(content(store))
     with pytest.raises(ModelError, match=r"model\.txt"):
         mlflow.pyfunc.load_model("models:/demo-lifetime-value/1")
-
-
-# Pseudonyms
-
-
-def test_pseudonyms_are_stable_and_keyed() -> None:
-    first = tracking.pseudonym("C-1", "key")
-    assert first == tracking.pseudonym("C-1", "key") == "2a5c9d185bda684c"
-    assert len({first, tracking.pseudonym("C-2", "key"), tracking.pseudonym("C-1", "other")}) == 3
-
-
-def test_pseudonym_key_is_kept_for_its_owner_only(
-    store: tracking.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = tracking.pseudonym_key(store)
-    assert key == tracking.pseudonym_key(store)
-    assert len(key) == 64
-    assert stat.S_IMODE(os.stat("models/mlflow.db.pseudonym-key").st_mode) == 0o600
-    monkeypatch.setenv("CLV_PSEUDONYM_KEY", "ours")
-    assert tracking.pseudonym_key(store) == "ours"
-
-
-def test_pseudonym_key_must_be_given_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CLV_PSEUDONYM_KEY", raising=False)
-    server = tracking.Store("demo", "https://mlflow.example.org", Path("models/artifacts"))
-    with pytest.raises(ConfigError, match="CLV_PSEUDONYM_KEY"):
-        tracking.pseudonym_key(server)
 
 
 # Entry points

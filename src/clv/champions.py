@@ -17,8 +17,9 @@ from clv.features import FEATURES
 from clv.learn import Learned
 from clv.models.attributes import AttributeEncoder
 from clv.models.lifetime_value import LifetimeValue
-from clv.models.payment_delay import NAMES as PAYMENT_NAMES
-from clv.models.payment_delay import RATIOS, PaymentDelay
+from clv.models.payment_delay import PaymentDelay
+from clv.models.payment_features import NAMES as PAYMENT_NAMES
+from clv.models.payment_features import RATIOS
 from clv.models.prospect_value import AGE, ProspectValue
 from clv.models.value_parts import BTYD_INPUTS
 from clv.pyfunc import read_model

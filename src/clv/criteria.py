@@ -12,12 +12,12 @@ import pandas as pd
 
 from clv.customers import customer_frame
 from clv.errors import ModelError
+from clv.invoice_rows import customer_view
 from clv.models.lifetime_value import LifetimeValue
 from clv.models.payment_delay import PaymentDelay, customer_figures
 from clv.models.payment_record import PaymentRecord
 from clv.models.prospect_value import ProspectValue
 from clv.prospects import judgements_valid, prospect_rows
-from clv.receivables import customer_view
 
 if TYPE_CHECKING:
     from clv.config import Config
@@ -44,7 +44,7 @@ class Measured:
     `customers`: customer_frame with the models' outputs, one row per customer; `values`: the criteria's values, the
     same rows, null where not measured; `prospects` and `prospect_values` likewise. `kinds` and `references` are
     what composite.fit needs of each criterion. `off`: criterion -> why it is switched off for this company;
-    `fallback`: criterion -> why a rule grades it instead of a model. `payment_rows`: receivables.customer_view.
+    `fallback`: criterion -> why a rule grades it instead of a model. `payment_rows`: invoice_rows.customer_view.
     """
 
     customers: pd.DataFrame

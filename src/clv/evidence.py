@@ -15,7 +15,7 @@ import pandas as pd
 from clv import plots
 from clv.evaluation import flat
 from clv.models.payment_delay import PaymentDelay
-from clv.models.payment_delay import design as payment_design
+from clv.models.payment_features import design as payment_design
 from clv.tables import CORE
 from clv.warehouse import content_hash
 

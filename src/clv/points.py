@@ -20,9 +20,9 @@ from clv.composite import Grading, Scale
 from clv.criteria import PROSPECT_BASELINE, Measured, Models
 from clv.features import Feature
 from clv.models.lifetime_value import LifetimeValue
-from clv.models.payment_delay import FEATURES as PAYMENT_FEATURES
 from clv.models.payment_delay import PaymentDelay
-from clv.models.payment_delay import design as payment_design
+from clv.models.payment_features import FEATURES as PAYMENT_FEATURES
+from clv.models.payment_features import design as payment_design
 from clv.models.prospect_value import ProspectValue
 from clv.models.shapley import Attribution
 
@@ -130,7 +130,7 @@ def lifetime_value_points(model: LifetimeValue, frame: pd.DataFrame, scale: Scal
 def payment_points(model: PaymentDelay, rows: pd.DataFrame, customer_ids: pd.Series, scale: Scale) -> Points:
     """Points of the inputs of the payment model for each of `customer_ids`, through its typical and open invoices.
 
-    `rows` is receivables.customer_view; a customer without a row is not measured. A customer's probability is
+    `rows` is invoice_rows.customer_view; a customer without a row is not measured. A customer's probability is
     the weighted mean over its rows, and so are the contributions and the facts.
     """
     attribution = model.attribute(rows)

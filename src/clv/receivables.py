@@ -21,7 +21,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from clv import period
-from clv.warehouse import quote
+from clv.features import segment_sql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from clv.config import PaymentSettings
     from clv.warehouse import Engine
 
-    Snapshots = dict[
-        tuple[date, str], pd.DataFrame
-    ]  # (snapshot, SQL condition on customer_id) -> observations
-
-SNAPSHOT_STEP_DAYS = 30
-TRAINING_CUSTOMERS = 50_000
-MIN_HISTORY_DAYS = 90  # before a snapshot, so that "no history" means a new customer
 YEAR_DAYS = period.DAYS_PER_YEAR
 RECENT_DAYS = 90
 LONG_DAYS = 3 * YEAR_DAYS  # the long counts: a year holds few invoices of most customers
@@ -47,9 +40,6 @@ COUNTS = (
     *("known_invoices", "late_invoices", "long_known_invoices", "long_late_invoices"),
     *("due_invoices", "beyond_terms_invoices", "long_due_invoices", "long_beyond_terms_invoices"),
 )
-
-# An ordinary due date, for an invoice that does not exist yet: mid-month, mid-week, not at the turn of the year.
-ORDINARY_DUE_DAY, ORDINARY_WEEKDAY = 15, 3
 
 
 def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: str = "true") -> str:
@@ -168,16 +158,16 @@ def customer_history(
     whose lateness is certain, `due_invoices` and `beyond_terms_invoices` those that fell due and those of them
     that are beyond terms by however little, `long_` the same of three years; `PaymentDelay` shrinks their ratios
     with constants it has learned.
-    Null where there is nothing to average. `segment` is '' without segment attributes.
+    Null where there is nothing to average. `segment` is 'all' without segment attributes.
     """
-    _history(db, as_of, payment)
+    make_history(db, as_of, payment)
     return db.frame(f"""
-        SELECT {_segment_sql(segment)} AS segment, h.*
+        SELECT {segment_sql(segment)} AS segment, h.*
         FROM receivables.history AS h LEFT JOIN past.customers AS c USING (customer_id) ORDER BY h.customer_id
     """)
 
 
-def _history(db: Engine, as_of: date, payment: PaymentSettings, only: str = "true") -> None:
+def make_history(db: Engine, as_of: date, payment: PaymentSettings, only: str = "true") -> None:
     """Make the table receivables.history, and receivables.invoice_state with it."""
     state = invoice_state(db, as_of, payment, only=only)
     late = payment.late_after_days
@@ -208,14 +198,14 @@ def _history(db: Engine, as_of: date, payment: PaymentSettings, only: str = "tru
                 {_mean_days(f"overdue_days <= {RECENT_DAYS}")} AS recent_days_beyond_terms,
                 max(days_beyond_terms) FILTER ({in_year}) AS worst_days_beyond_terms,
                 max(days_beyond_terms) FILTER (latest = 1) AS last_days_beyond_terms,
-                {_ratio("sum(days_beyond_terms) FILTER (latest <= 3)", "count(*) FILTER (latest <= 3)")}
+                {ratio_sql("sum(days_beyond_terms) FILTER (latest <= 3)", "count(*) FILTER (latest <= 3)")}
                     AS last_three_days_beyond_terms,
                 {
-        _ratio(
+        ratio_sql(
             f"count(*) FILTER (latest <= 3 AND days_beyond_terms > {late})", "count(*) FILTER (latest <= 3)"
         )
     } AS last_three_late_ratio,
-                {_ratio(f"sum(late_amount) FILTER ({in_year})", f"sum(amount_counted) FILTER ({in_year})")}
+                {ratio_sql(f"sum(late_amount) FILTER ({in_year})", f"sum(amount_counted) FILTER ({in_year})")}
                     AS late_amount_ratio
             FROM ranked GROUP BY 1
         ), issued AS (
@@ -227,7 +217,7 @@ def _history(db: Engine, as_of: date, payment: PaymentSettings, only: str = "tru
                 count(*) FILTER ({paid}) AS paid_invoices,
                 count(*) FILTER ({paid} AND days_beyond_terms > {late}) AS paid_late_invoices,
                 {
-        _ratio(
+        ratio_sql(
             f"count(*) FILTER (was_disputed AND invoice_date >= {year_ago})",
             f"count(*) FILTER (invoice_date >= {year_ago})",
         )
@@ -248,26 +238,19 @@ def _history(db: Engine, as_of: date, payment: PaymentSettings, only: str = "tru
                d.recent_days_beyond_terms - d.mean_days_beyond_terms AS trend_days_beyond_terms,
                d.worst_days_beyond_terms, d.last_days_beyond_terms, d.last_three_days_beyond_terms,
                d.last_three_late_ratio, d.late_amount_ratio, p.days_since_last_payment,
-               coalesce({_ratio("i.overdue_amount", "i.open_amount")}, 0e0) AS overdue_balance_ratio,
-               {_ratio("i.overdue_amount", "i.billed")} AS overdue_to_billed_ratio
+               coalesce({ratio_sql("i.overdue_amount", "i.open_amount")}, 0e0) AS overdue_balance_ratio,
+               {ratio_sql("i.overdue_amount", "i.billed")} AS overdue_to_billed_ratio
         FROM issued AS i LEFT JOIN fallen_due AS d USING (customer_id) LEFT JOIN last_paid AS p USING (customer_id)
     """)
 
 
 def _mean_days(condition: str) -> str:
-    return _ratio(f"sum(amount_days) FILTER ({condition})", f"sum(amount_counted) FILTER ({condition})")
+    return ratio_sql(f"sum(amount_days) FILTER ({condition})", f"sum(amount_counted) FILTER ({condition})")
 
 
-def _ratio(above: str, below: str) -> str:
+def ratio_sql(above: str, below: str) -> str:
     """SQL: the quotient of two exact sums as a double, null over nothing."""
     return f"(CAST({above} AS DOUBLE) / nullif(CAST({below} AS DOUBLE), 0e0))"
-
-
-def _segment_sql(segment: Sequence[str], alias: str = "c") -> str:
-    if not segment:
-        return "''"
-    parts = (f"coalesce(CAST({alias}.{quote(name)} AS VARCHAR), 'unknown')" for name in segment)
-    return " || ' · ' || ".join(parts)
 
 
 def payment_record(db: Engine, as_of: date, payment: PaymentSettings) -> pd.DataFrame:
@@ -307,7 +290,7 @@ def payment_record(db: Engine, as_of: date, payment: PaymentSettings) -> pd.Data
         ), summed AS (
             SELECT customer_id,
                 {
-        _ratio(
+        ratio_sql(
             "sum(amount_counted - late_amount) FILTER (in_record)", "sum(amount_counted) FILTER (in_record)"
         )
     } AS on_time_share_ratio,
@@ -315,7 +298,7 @@ def payment_record(db: Engine, as_of: date, payment: PaymentSettings) -> pd.Data
                 count(*) FILTER (in_record) AS counted_invoices,
                 sum(amount_open) AS open_amount,
                 coalesce({
-        _ratio(f"sum(amount_open) FILTER (overdue_days > {ARREARS_DAYS})", "sum(amount_open)")
+        ratio_sql(f"sum(amount_open) FILTER (overdue_days > {ARREARS_DAYS})", "sum(amount_open)")
     }, 0e0) AS overdue_balance_ratio,
                 coalesce(sum(amount_open) FILTER (overdue_days > {DOUBTFUL_DAYS}), 0) AS doubtful_balance,
                 sum(balance_days) AS balance_days
@@ -331,169 +314,3 @@ def payment_record(db: Engine, as_of: date, payment: PaymentSettings) -> pd.Data
         LEFT JOIN refunded AS f ON f.customer_id = s.customer_id
         ORDER BY s.customer_id
     """)
-
-
-_HISTORY_COLUMNS = f"""
-    {", ".join(f"coalesce(h.{name}, 0) AS {name}" for name in COUNTS)},
-    coalesce(h.issued_invoices, 0) AS issued_invoices, coalesce(h.billed, 0) AS billed,
-    coalesce(h.paid_invoices, 0) AS paid_invoices, coalesce(h.paid_late_invoices, 0) AS paid_late_invoices,
-    h.mean_days_beyond_terms, h.recent_days_beyond_terms, h.worst_days_beyond_terms, h.last_days_beyond_terms,
-    h.last_three_days_beyond_terms, h.last_three_late_ratio, h.late_amount_ratio, h.dispute_ratio,
-    coalesce(h.overdue_balance_ratio, 0e0) AS overdue_balance_ratio, h.overdue_to_billed_ratio,
-    coalesce(h.overdue_invoices, 0) AS overdue_invoices,
-    coalesce(h.longest_overdue_days, 0) AS longest_overdue_days"""
-
-
-def _rows_sql(as_of: date, segment: Sequence[str], source: str) -> str:
-    """SELECT of observation rows from a FROM item with the columns of an invoice, and the customer's history."""
-    return f"""
-        SELECT x.customer_id, x.invoice_id, {_segment_sql(segment)} AS segment, DATE '{as_of}' AS snapshot_date,
-               x.due_date, x.is_typical, x.is_open, x.amount_open AS amount, x.age_days, x.overdue_days, x.terms_days,
-               x.amount AS invoice_amount, {_ratio("x.amount_open", "x.amount")} AS open_ratio, x.is_disputed,
-               {_ratio("x.amount", "h.typical_amount")} AS amount_to_typical_ratio,
-               x.terms_days - h.typical_terms_days AS terms_change_days,
-               CASE WHEN x.is_typical THEN {ORDINARY_DUE_DAY} ELSE day(x.due_date) END AS due_day_of_month,
-               CASE WHEN x.is_typical THEN {ORDINARY_WEEKDAY} ELSE isodow(x.due_date) END AS due_weekday,
-               NOT x.is_typical AND (month(x.due_date) = 12 AND day(x.due_date) >= 15
-                                     OR month(x.due_date) = 1 AND day(x.due_date) <= 5) AS is_due_at_year_end,
-               x.amount_paid AS amount_paid_before, x.paid_late_amount_days AS late_amount_days_before,
-               {_HISTORY_COLUMNS}
-        FROM {source} AS x
-        LEFT JOIN receivables.history AS h USING (customer_id)
-        LEFT JOIN past.customers AS c USING (customer_id)
-    """
-
-
-_OPEN_ROWS = """
-    SELECT customer_id, invoice_id, due_date, false AS is_typical, true AS is_open, amount_open, age_days,
-           overdue_days, terms_days, amount, is_disputed, amount_paid, paid_late_amount_days
-    FROM receivables.invoice_state WHERE is_open"""
-
-
-def observations(
-    db: Engine,
-    snapshot: date,
-    payment: PaymentSettings,
-    segment: Sequence[str] = (),
-    *,
-    window_days: int = SNAPSHOT_STEP_DAYS,
-    only: str = "true",
-) -> pd.DataFrame:
-    """Invoices to learn from, or to judge a forecast by: one row per invoice, ordered by invoice_id.
-
-    Those open at `snapshot` with their age, and those issued in [snapshot, snapshot + window_days) as new ones
-    (age 0, `overdue_days` = -terms, amount as issued); both beside what was known of the customer at `snapshot`.
-    `amount` is what is open. `only` is an SQL condition on customer_id.
-    Leaves `past` showing `snapshot` and `next` the window.
-    """
-    period.see(db, snapshot)
-    period.see_window(db, snapshot, snapshot + timedelta(days=window_days))
-    _history(db, snapshot, payment, only)
-    new_rows = f"""
-        SELECT customer_id, invoice_id, due_date, false AS is_typical, false AS is_open, amount AS amount_open,
-               0 AS age_days, -date_diff('day', invoice_date, due_date) - {payment.grace_days} AS overdue_days,
-               date_diff('day', invoice_date, due_date) AS terms_days, amount, false AS is_disputed,
-               0 AS amount_paid, 0 AS paid_late_amount_days
-        FROM (SELECT * REPLACE (
-                coalesce(due_date, CAST(invoice_date + INTERVAL {payment.default_terms_days} DAY AS DATE)) AS due_date
-              ) FROM next.invoices WHERE amount > 0 AND {only})
-        WHERE invoice_id NOT IN (SELECT invoice_id FROM receivables.net)"""
-    source = f"({_OPEN_ROWS} UNION ALL {new_rows})"
-    return db.frame(_rows_sql(snapshot, segment, source) + " ORDER BY x.invoice_id")
-
-
-def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings) -> pd.DataFrame:
-    """`rows` of `observations` with what became of them, as known at `as_of`; in the same order.
-
-    `is_late`: settled more than `late_after_days` beyond terms, or still open then; 1.0, 0.0, or null while that
-    many days beyond terms have not passed, paid or not. `days_late`: days beyond terms between 0 and `cap_days`,
-    weighted by the amounts paid of what was open; null until `cap_days` beyond terms have passed, paid or not: to
-    count an early payment at once and wait for the late ones would bias it. `label_date` is the day from which
-    `is_late` is known to anybody. Invoices credited in full by then, or not known at `as_of` yet, leave.
-    Leaves `past` showing `as_of`.
-    """
-    period.see(db, as_of)
-    state = invoice_state(db, as_of, payment)
-    db.load("receivables.asked", rows[["invoice_id"]].drop_duplicates())
-    known_after = payment.late_after_days + payment.grace_days + 1
-    outcome = db.frame(f"""
-        SELECT invoice_id, CASE WHEN overdue_days > {payment.late_after_days}
-                   THEN CAST(days_beyond_terms > {payment.late_after_days} AS DOUBLE) END AS is_late,
-               CASE WHEN overdue_days >= {payment.cap_days} THEN CAST(late_amount_days AS DOUBLE) END
-                   AS late_amount_days,
-               CAST(amount_counted AS DOUBLE) AS amount_counted,
-               CAST(due_date + INTERVAL {known_after} DAY AS DATE) AS label_date
-        FROM {state} WHERE NOT is_fully_credited AND invoice_id IN (SELECT invoice_id FROM receivables.asked)
-    """)
-    labelled = rows.merge(outcome, on="invoice_id", how="inner", validate="m:1")
-    counted = labelled["amount_counted"] - labelled["amount_paid_before"]
-    late = labelled["late_amount_days"] - labelled["late_amount_days_before"]
-    labelled["days_late"] = (late / counted.where(counted > 0)).clip(0, payment.cap_days)
-    return labelled.drop(columns=["late_amount_days", "amount_counted"])
-
-
-def training_rows(
-    db: Engine,
-    as_of: date,
-    payment: PaymentSettings,
-    segment: Sequence[str] = (),
-    *,
-    snapshots: Snapshots | None = None,
-) -> pd.DataFrame:
-    """Labelled observations of monthly snapshots over the `training_months` before `as_of`, as known at `as_of`.
-
-    One row per invoice and snapshot at which it was new or open; empty where the ledger is too young. Of more
-    than 50,000 customers, that many are drawn by the hash of their id: one small model learns nothing from more.
-    What is observed at a snapshot is the same for every later `as_of`: `snapshots` hands observations from one
-    call to the next, with equal settings. Leaves `past` showing `as_of`.
-    """
-    import pandas as pd
-
-    period.see(db, as_of)
-    first, customers = db.rows("SELECT min(invoice_date), count(DISTINCT customer_id) FROM past.invoices")[0]
-    only = "true"
-    if customers > TRAINING_CUSTOMERS:
-        only = f"md5(customer_id) < '{16**8 * TRAINING_CUSTOMERS // customers:08x}'"
-    earliest = period.add_months(as_of, -payment.training_months)
-    if first is not None:
-        earliest = max(earliest, first + timedelta(days=MIN_HISTORY_DAYS))
-    count = (as_of - earliest).days // SNAPSHOT_STEP_DAYS if first is not None else 0
-    known = {} if snapshots is None else snapshots
-    frames = []
-    for i in range(count, 0, -1):
-        key = (as_of - timedelta(days=SNAPSHOT_STEP_DAYS * i), only)
-        if key not in known:
-            known[key] = observations(db, key[0], payment, segment, only=only)
-        frames.append(known[key])
-    if not frames:
-        frames = [observations(db, as_of, payment, segment, window_days=0).head(0)]
-    return labels(db, pd.concat(frames, ignore_index=True), as_of, payment)
-
-
-def customer_view(
-    db: Engine, as_of: date, payment: PaymentSettings, segment: Sequence[str] = ()
-) -> pd.DataFrame:
-    """What a customer is likely to owe: a typical invoice of the next `outlook_days`, and its open invoices.
-
-    Reads `past`, which must show `as_of`. Rows have the columns of `observations`, ordered by customer_id, the
-    typical one (`is_typical`, invoice_id null: median amount and terms of the customer's last year, an ordinary
-    due date) before the open ones by invoice_id. `amount` is the money at stake: billing of the last 365 days
-    x outlook_days / 365 for the typical invoice, else what is open; `weight` its share in the customer's sum.
-    A customer neither billed within a year nor owing anything has no row.
-    """
-    _history(db, as_of, payment)
-    typical = f"""
-        SELECT customer_id, CAST(NULL AS VARCHAR) AS invoice_id,
-               CAST(NULL AS DATE) AS due_date, true AS is_typical, false AS is_open,
-               typical_amount AS amount_open, 0 AS age_days,
-               -typical_terms_days - {payment.grace_days} AS overdue_days, typical_terms_days AS terms_days,
-               typical_amount AS amount, false AS is_disputed, 0 AS amount_paid, 0 AS paid_late_amount_days
-        FROM receivables.history WHERE billed > 0"""
-    source = f"({typical} UNION ALL {_OPEN_ROWS})"
-    rows = db.frame(
-        _rows_sql(as_of, segment, source) + " ORDER BY x.customer_id, x.is_typical DESC, x.invoice_id"
-    )
-    outlook = rows["billed"].astype("float64") * payment.outlook_days / YEAR_DAYS
-    rows["amount"] = outlook.where(rows["is_typical"], rows["amount"].astype("float64"))
-    rows["weight"] = rows["amount"] / rows.groupby("customer_id")["amount"].transform("sum")
-    return rows

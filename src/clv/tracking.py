@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hmac
 import math
 import os
 import re
-import secrets
 import tempfile
 import time
 import warnings
@@ -312,37 +310,6 @@ def load_files(store: Store, version: ModelVersion) -> dict[str, str]:
     return files
 
 
-def pseudonym(customer_id: str, key: str) -> str:
-    """The name a customer goes by in MLflow: 16 hexadecimal digits of HMAC-SHA256 under `key`."""
-    return hmac.digest(key.encode(), customer_id.encode(), "sha256").hex()[:16]
-
-
-def pseudonym_key(store: Store) -> str:
-    """The key of `pseudonym`: CLV_PSEUDONYM_KEY, else a random one kept beside the local database.
-
-    The file can be read by its owner only. Raises ConfigError where a server keeps the runs and no key is
-    set.
-    """
-    if key := os.environ.get("CLV_PSEUDONYM_KEY"):
-        return key
-    if store.database is None:
-        raise ConfigError(
-            f"expected the environment variable CLV_PSEUDONYM_KEY for the store {store.tracking_uri}, found "
-            "none. Set it to a long random text and keep it: customers' pseudonyms are made with it."
-        )
-    path = store.database.with_name(f"{store.database.name}.pseudonym-key")
-    with _locked(store):
-        if not path.exists():
-            with open(path, "x", encoding="ascii", opener=_for_owner_only) as file:
-                file.write(secrets.token_hex(32))
-        return path.read_text(encoding="ascii")
-
-
-def _for_owner_only(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-@lru_cache(maxsize=1)
 def _mlflow() -> Any:
     """MLflow, imported when first used (3 to 6 s) and with its settings made before."""
     for name, value in _ENVIRONMENT.items():

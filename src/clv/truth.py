@@ -13,8 +13,8 @@ import pandas as pd
 from clv import metrics
 from clv.errors import ModelError
 from clv.evaluation import truth_figures
+from clv.invoice_rows import customer_view
 from clv.models.payment_delay import customer_figures
-from clv.receivables import customer_view
 from clv.warehouse import attached
 
 if TYPE_CHECKING:

@@ -10,20 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clv import period, receivables
+from clv import invoice_rows, period
 from clv.config import PaymentSettings
 from clv.errors import ModelError
-from clv.models.payment_delay import (
-    FEATURES,
-    INPUTS,
-    NAMES,
-    RATIOS,
-    PaymentDelay,
-    Shrinkage,
-    baselines,
-    customer_figures,
-    design,
-)
+from clv.models.payment_baselines import baselines
+from clv.models.payment_delay import PaymentDelay, customer_figures
+from clv.models.payment_features import FEATURES, INPUTS, NAMES, RATIOS, Shrinkage, design
 from clv.tables import CORE
 from clv.warehouse import Engine, workspace
 
@@ -85,14 +77,14 @@ def ledger() -> Iterator[Ledger]:
             if table.name != "customers":
                 db.run(f"CREATE TABLE main.{table.name} ({table.ddl()})")
         truth = invent(db, np.random.default_rng(3))
-        training = receivables.training_rows(db, AS_OF, PAYMENT, ["industry"])
-        reference = receivables.customer_view(db, AS_OF, PAYMENT, ["industry"])
+        training = invoice_rows.training_rows(db, AS_OF, PAYMENT, ["industry"])
+        reference = invoice_rows.customer_view(db, AS_OF, PAYMENT, ["industry"])
         model = PaymentDelay.fit(training, PAYMENT, 7, 1, reference=reference)
         yield Ledger(db, truth, training, reference, model)
 
 
 def test_probability_is_calibrated_against_the_truth_on_a_later_period(ledger: Ledger) -> None:
-    rows = receivables.observations(ledger.db, AS_OF, PAYMENT, ["industry"], window_days=60)
+    rows = invoice_rows.observations(ledger.db, AS_OF, PAYMENT, ["industry"], window_days=60)
     rows = rows.loc[~rows["is_open"]]
     predicted = ledger.model.predict(rows)["late_payment_probability"].to_numpy()
     true = ledger.truth[rows["invoice_id"]].to_numpy()
@@ -160,7 +152,7 @@ def test_paying_later_never_lowers_the_risk(ledger: Ledger) -> None:
                 SELECT * REPLACE (CAST(payment_date + INTERVAL {days} DAY AS DATE) AS payment_date) FROM main.as_paid
             """)
             period.see(db, AS_OF)
-            rows = receivables.customer_view(db, AS_OF, PAYMENT, ["industry"])
+            rows = invoice_rows.customer_view(db, AS_OF, PAYMENT, ["industry"])
             worse = ledger.model.predict(rows.loc[rows["is_typical"]])["late_payment_probability"].to_numpy()
             assert (worse >= p - 1e-12).all()
             p = worse

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clv import receivables
+from clv import invoice_rows
 from clv.errors import ModelError
 from clv.evaluation import Report, payment_report
 from clv.learn.learned import Learned, probability_gate
-from clv.models.payment_delay import PaymentDelay, baselines
+from clv.models.payment_baselines import baselines
+from clv.models.payment_delay import PaymentDelay
 from clv.models.payment_record import PaymentRecord
 from clv.period import see
 
@@ -31,7 +32,7 @@ TRIAL_WINDOW_DAYS, TRIAL_TERMS_DAYS = 90, 60
 class PaymentTrial:
     """Forecasts of invoices issued after a date, beside what became of them.
 
-    `rows`: receivables.labels of new invoices whose lateness is known; the forecasts have a figure per row.
+    `rows`: invoice_rows.labels of new invoices whose lateness is known; the forecasts have a figure per row.
     """
 
     model: PaymentDelay
@@ -78,7 +79,7 @@ def learn_payment_delay(
     if not due:
         return None
     tested_from = _tested_from(as_of, config)
-    snapshots: receivables.Snapshots = {}  # the trial's are the model's, but for the last half year
+    snapshots: invoice_rows.Snapshots = {}  # the trial's are the model's, but for the last half year
     try:
         trial = try_payment_delay(
             db,
@@ -115,19 +116,19 @@ def try_payment_delay(
     known_at: date,
     horizon_days: int,
     future: Engine | None = None,
-    snapshots: receivables.Snapshots | None = None,
+    snapshots: invoice_rows.Snapshots | None = None,
 ) -> PaymentTrial:
     """What would have been predicted at `as_of` for invoices issued in the `horizon_days` after it.
 
     Judged are those whose lateness is certain at `known_at`. `future` holds the later facts where `db` ends at
-    `as_of`; `snapshots` see receivables.training_rows. Raises ModelError where no invoice can be judged, or too few
+    `as_of`; `snapshots` see invoice_rows.training_rows. Raises ModelError where no invoice can be judged, or too few
     can be learned from.
     """
     settings, segment = config.payment, config.segment
     model, training = _fit(db, as_of, config, snapshots)
     later = future or db
-    rows = receivables.observations(later, as_of, settings, segment, window_days=horizon_days)
-    rows = receivables.labels(later, rows[~rows["is_open"].astype(bool)], known_at, settings)
+    rows = invoice_rows.observations(later, as_of, settings, segment, window_days=horizon_days)
+    rows = invoice_rows.labels(later, rows[~rows["is_open"].astype(bool)], known_at, settings)
     rows = rows[rows["is_late"].notna()].reset_index(drop=True)
     if rows.empty:
         raise ModelError(f"No invoice issued from {as_of} on has a known outcome by {known_at}.")
@@ -143,7 +144,7 @@ def _tested_from(as_of: date, config: Config) -> date:
 
     A whole number of snapshots back, so that the trial learns from the model's own.
     """
-    step = receivables.SNAPSHOT_STEP_DAYS
+    step = invoice_rows.SNAPSHOT_STEP_DAYS
     needed = TRIAL_WINDOW_DAYS + TRIAL_TERMS_DAYS + config.payment.late_after_days
     return as_of - timedelta(days=step * -(-needed // step))
 
@@ -152,13 +153,13 @@ def _fit(
     db: Engine,
     as_of: date,
     config: Config,
-    snapshots: receivables.Snapshots | None,
+    snapshots: invoice_rows.Snapshots | None,
     active_ids: pd.Series | None = None,
 ) -> tuple[PaymentDelay, pd.DataFrame]:
     """The model as of a date, and the rows it learned from; the reference row is of `active_ids`, or of all."""
     settings, segment = config.payment, config.segment
-    rows = receivables.training_rows(db, as_of, settings, segment, snapshots=snapshots)
-    reference = receivables.customer_view(db, as_of, settings, segment)
+    rows = invoice_rows.training_rows(db, as_of, settings, segment, snapshots=snapshots)
+    reference = invoice_rows.customer_view(db, as_of, settings, segment)
     if active_ids is not None:
         reference = reference[reference["customer_id"].isin(active_ids)]
     model = PaymentDelay.fit(rows, settings, config.seed, config.engine.threads, reference=reference)

@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clv.errors import ModelError
-from clv.features import Feature
-from clv.models.boosting import one_thread, threads_for, train_trees
+from clv.models.boosting import threads_for, train_trees
+from clv.models.payment_features import FEATURES, NAMES, Shrinkage, Shrinkages, design, shrinkages_of
 from clv.models.shapley import Attribution, TreeShapley
 
 if TYPE_CHECKING:
@@ -29,115 +28,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# Directions hold for the facts too: every average is over the invoices that have fallen due, paid or not, so that
-# one later payment raises it or leaves it. That is why the trend, the overdue share of the open balance and the
-# days since the last payment are shown to people but are no features: a later payment could improve them.
-FEATURES: tuple[Feature, ...] = (
-    Feature("late_ratio", "past_lateness", 1, "ratio"),
-    Feature("long_late_ratio", "past_lateness", 1, "ratio"),
-    Feature("beyond_terms_ratio", "past_lateness", 1, "ratio"),
-    Feature("long_beyond_terms_ratio", "past_lateness", 1, "ratio"),
-    Feature("late_amount_ratio", "past_lateness", 1, "ratio"),
-    Feature("mean_days_beyond_terms", "past_lateness", 1, "days"),
-    Feature("recent_days_beyond_terms", "past_lateness", 1, "days"),
-    Feature("worst_days_beyond_terms", "past_lateness", 1, "days"),
-    Feature("last_days_beyond_terms", "past_lateness", 1, "days"),
-    Feature("last_three_days_beyond_terms", "past_lateness", 1, "days"),
-    Feature("overdue_to_billed_ratio", "overdue_now", 1, "ratio"),
-    Feature("overdue_invoices", "overdue_now", 1, "count"),
-    Feature("longest_overdue_days", "overdue_now", 1, "days"),
-    Feature("age_days", "invoice_age", 1, "days"),
-    Feature("overdue_days", "invoice_age", 1, "days"),
-    Feature("terms_days", "payment_terms", 0, "days"),
-    Feature("terms_change_days", "payment_terms", 0, "days"),
-    Feature("invoice_amount", "invoice_size", 0, "money"),
-    Feature("amount_to_typical_ratio", "invoice_size", 0, "ratio"),
-    Feature("open_ratio", "invoice_size", 0, "ratio"),
-    Feature("billed", "billing", 0, "money"),
-    Feature("known_invoices", "billing", 0, "count"),
-    Feature("dispute_ratio", "disputes", 0, "ratio"),
-    Feature("is_disputed", "disputes", 1, "flag"),
-    Feature("due_day_of_month", "due_date", 0, "days"),
-    Feature("due_weekday", "due_date", 0, "days"),
-    Feature("is_due_at_year_end", "due_date", 0, "flag"),
-)
-NAMES = tuple(feature.name for feature in FEATURES)
-
-# Shrunk ratios: of how many invoices, how many were. Beyond terms by however little happens more often than late,
-# so it tells habits apart from fewer invoices.
-RATIOS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "late_ratio": ("known_invoices", "late_invoices"),
-        "long_late_ratio": ("long_known_invoices", "long_late_invoices"),
-        "beyond_terms_ratio": ("due_invoices", "beyond_terms_invoices"),
-        "long_beyond_terms_ratio": ("long_due_invoices", "long_beyond_terms_invoices"),
-    }
-)
-
-# What `predict` reads of a row; everything else is for people or for training.
-INPUTS: tuple[str, ...] = (
-    "segment",
-    *(column for pair in RATIOS.values() for column in pair if column not in NAMES),
-    *(name for name in NAMES if name not in RATIOS),
-)
-
-SEGMENT_PRIOR_INVOICES = 30  # a segment's rate starts from the rate of all, as if seen on this many invoices
-SHRINKAGE_RANGE = (1.0, 1000.0)  # bounds of k, in invoices
 CERTAIN_LOGIT = 40.0  # its logistic is exactly 1 in double precision
-
-
-@dataclass(frozen=True)
-class Shrinkage:
-    """One of RATIOS among the peers': (n·x + k·m)/(n + k), m the rate of the segment, k in invoices."""
-
-    name: str
-    rate: float
-    segment_rates: Mapping[str, float]
-    k: float
-
-    @classmethod
-    def fit(cls, name: str, observations: pd.DataFrame) -> Shrinkage:
-        """Learned from each customer's latest counts; k by the method of moments of the beta-binomial.
-
-        Kleinman (1973): the excess of Σ n(x − m)²/(m(1 − m)) over its binomial expectation is Σ(n − 1)·ρ, with
-        ρ = 1/(k + 1).
-        """
-        latest = observations.sort_values(["snapshot_date", "customer_id"]).drop_duplicates(
-            "customer_id", keep="last"
-        )
-        counted, found = RATIOS[name]
-        latest = latest.loc[latest[counted] > 0].sort_values("customer_id")
-        n, x = latest[counted].to_numpy(np.float64), latest[found].to_numpy(np.float64)
-        if len(n) == 0:
-            return cls(name, 0.0, {}, SHRINKAGE_RANGE[1])
-        rate = float(x.sum() / n.sum())
-        sums = latest.groupby("segment")[[counted, found]].sum()
-        rates = (sums[found] + SEGMENT_PRIOR_INVOICES * rate) / (sums[counted] + SEGMENT_PRIOR_INVOICES)
-        m = latest["segment"].map(rates).to_numpy(np.float64)
-        usable = (m > 0) & (m < 1)
-        n, x, m = n[usable], x[usable], m[usable]
-        excess = np.sum(n * (x / n - m) ** 2 / (m * (1 - m))) - len(n)
-        correlation = excess / max(np.sum(n - 1), 1.0)
-        k = 1 / correlation - 1 if correlation > 0 else SHRINKAGE_RANGE[1]
-        by_segment = {str(segment): float(value) for segment, value in rates.items()}
-        return cls(name, rate, by_segment, float(np.clip(k, *SHRINKAGE_RANGE)))
-
-    def segment_rate(self, observations: pd.DataFrame) -> Floats:
-        """The peers' rate for each row; that of all for an unknown segment."""
-        rates = observations["segment"].map(dict(self.segment_rates)).astype("float64")
-        return np.asarray(rates.fillna(self.rate), dtype=np.float64)
-
-    def ratio(self, observations: pd.DataFrame) -> Floats:
-        """The shrunk ratio of each row's customer."""
-        n, x = (observations[column].to_numpy(np.float64) for column in RATIOS[self.name])
-        return np.asarray((x + self.k * self.segment_rate(observations)) / (n + self.k), dtype=np.float64)
-
-
-Shrinkages = tuple[Shrinkage, ...]
-
-
-def _shrinkages(observations: pd.DataFrame) -> Shrinkages:
-    return tuple(Shrinkage.fit(name, observations) for name in RATIOS)
 
 
 @dataclass(frozen=True)
@@ -169,12 +60,12 @@ class PaymentDelay:
         *,
         reference: pd.DataFrame,
     ) -> PaymentDelay:
-        """Learn from `receivables.training_rows`, whatever their order.
+        """Learn from `invoice_rows.training_rows`, whatever their order.
 
         Every row weighs the same, although an invoice open at several snapshots has several rows: to divide by
         their number would make a new invoice count less the later it was paid.
 
-        `reference` are the rows of `receivables.customer_view` of the active customers at the training date; the
+        `reference` are the rows of `invoice_rows.customer_view` of the active customers at the training date; the
         median of each feature over their typical invoices is what explanations compare with. Raises ModelError
         ("unsupportable threshold") where fewer invoices than the settings ask for have a known outcome.
         """
@@ -182,13 +73,13 @@ class PaymentDelay:
         open_question = rows.loc[rows["is_late"].notna() & (rows["overdue_days"] <= payment.late_after_days)]
         aged = rows.loc[rows["days_late"].notna() & (rows["overdue_days"] < payment.cap_days)]
         _require_support(open_question, aged, payment)
-        shrinkages = _shrinkages(rows)
+        shrinkages = shrinkages_of(rows)
         shift, checks = _logit_shift(open_question, payment, seed, threads)
         typical = reference.loc[reference["is_typical"].astype(bool)]
         if typical.empty:
             raise ModelError(
                 "expected the typical invoices of active customers as reference, found none. "
-                "Give the rows of receivables.customer_view."
+                "Give the rows of invoice_rows.customer_view."
             )
         late = open_question.drop_duplicates("invoice_id")["is_late"]
         return cls(
@@ -296,21 +187,6 @@ class PaymentDelay:
         )
 
 
-def design(observations: pd.DataFrame, shrinkages: Shrinkages) -> pd.DataFrame:
-    """The model's inputs: one row per observation with its index, the columns FEATURES, float64, NaN = unknown.
-
-    Reads the columns INPUTS; raises ModelError naming those that are missing.
-    """
-    missing = [name for name in INPUTS if name not in observations.columns]
-    if missing:
-        raise ModelError(
-            f"expected the columns of receivables.observations, found none of {', '.join(missing)}. "
-            "Give the rows of receivables.customer_view."
-        )
-    ratios = {shrunk.name: shrunk.ratio(observations) for shrunk in shrinkages}
-    return observations.assign(**ratios)[list(NAMES)].astype("float64")
-
-
 def customer_figures(rows: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """One row per customer of `customer_view`, ordered by customer_id, from its rows' predictions.
 
@@ -336,46 +212,6 @@ def customer_figures(rows: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFr
     ].sum()
     figures["late_payment_probability"] = figures["late_payment_probability"].clip(0, 1)
     return figures
-
-
-def baselines(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, Floats]:
-    """What simpler forecasts give as P(late) for the rows of `test`, by name; learned from the labelled `train`.
-
-    segment_rate: the late rate of the peers. shrunk_ratio: the customer's own of three years, shrunk to it.
-    last_three: the share of its last three invoices that were late, within 1-99 % so that its log loss is finite.
-    logistic: on the model's features, medians for what is missing, standardised and cut at five standard
-    deviations. paid_only: the naive customer ratio over invoices of the year that are already paid.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    shrinkages = _shrinkages(train)
-    long = next(shrunk for shrunk in shrinkages if shrunk.name == "long_late_ratio")
-    rows = train.loc[train["is_late"].notna() & ~train["is_open"].astype(bool)].sort_values(
-        ["snapshot_date", "invoice_id"]
-    )
-    X = design(rows, shrinkages)
-    middle = X.median().fillna(0.0)
-    X = X.fillna(middle)
-    mean, sd = X.mean(), X.std().replace(0.0, 1.0)
-    logistic = LogisticRegression(max_iter=1000)
-    with one_thread():
-        logistic.fit(((X - mean) / sd).clip(-5, 5).to_numpy(), rows["is_late"].to_numpy(np.int64))
-    T = ((design(test, shrinkages).fillna(middle) - mean) / sd).clip(-5, 5).to_numpy()
-    paid = test["paid_late_invoices"].astype("float64") / test["paid_invoices"].where(
-        test["paid_invoices"] > 0
-    )
-    overall = float(train["paid_late_invoices"].sum() / max(1, train["paid_invoices"].sum()))
-    return {
-        "segment_rate": long.segment_rate(test),
-        "shrunk_ratio": long.ratio(test),
-        "last_three": test["last_three_late_ratio"]
-        .astype("float64")
-        .fillna(long.rate)
-        .clip(0.01, 0.99)
-        .to_numpy(),
-        "logistic": logistic.predict_proba(T)[:, 1],
-        "paid_only": paid.fillna(overall).clip(0.01, 0.99).to_numpy(),
-    }
 
 
 def _logistic(raw: Floats) -> Floats:
@@ -466,7 +302,7 @@ def _logit_shift(
         late = part.loc[part["is_late"] == 1, "invoice_id"].nunique()
         if past["is_late"].sum() < payment.minimum_late_invoices or late < payment.minimum_late_invoices:
             return 0.0, {}
-        shrinkages = _shrinkages(past)
+        shrinkages = shrinkages_of(past)
         booster = _fit_late(past, shrinkages, seed, threads)
         raw = np.asarray(
             booster.predict(

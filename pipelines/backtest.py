@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from clv.period import Horizon
     from clv.warehouse import Engine
 
+OUTCOME_MONTHS = 36  # after the horizon, within which its last invoices fall due and are paid or not
+SILENCE_DAYS = 92
 PARTS = ("lifetime_value", "payment_delay", "prospect_value", "tiers", "groups", "truth")
 
 
@@ -30,6 +32,7 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
     """
     from clv import evaluation, ingest, learn, tiers, truth, warehouse
     from clv.contribution import price_lines
+    from clv.period import add_months
 
     report: dict[str, Any] = {"as_of": str(as_of), "horizon_days": horizon.length_days(as_of)}
     report |= dict.fromkeys(("customers", *PARTS))
@@ -47,10 +50,10 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
     with warehouse.workspace_of(config) as db, warehouse.workspace_of(config) as future:
         with step(f"reading what was known before {as_of}, and what came after"):
             ingest.load(db, config, as_of)
-            ingest.load(future, config, date.max)
+            ingest.load(future, config, add_months(horizon.after(as_of), OUTCOME_MONTHS))
             basis = price_lines(db, config).basis
             price_lines(future, config)
-            last_day = _last_day(future)
+            last_day = _last_day(future, as_of)
         known: truth.Truth | None = None
         with part("truth"):
             known = truth.read(db, config, as_of)
@@ -71,7 +74,7 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
 
         with step("payment delay"), part("payment_delay"):
             if last_day["invoices"] is None:
-                raise ModelError("No invoices are mapped in sources.")
+                raise ModelError("No invoices are on record, or no payments are mapped beside them.")
             invoices = learn.try_payment_delay(
                 db,
                 as_of,
@@ -101,11 +104,21 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
     return report | {"groups": groups or None, "truth": true or None} | ({"why": why} if why else {})
 
 
-def _last_day(future: Engine) -> dict[str, Any]:
-    """The day after the last fact, by table: until then outcomes are known."""
-    sql = "SELECT max({day}) + 1 FROM main.{table}"
+def _last_day(future: Engine, as_of: date) -> dict[str, Any]:
+    """The day after the last fact, by table: until then outcomes are known.
+
+    What follows a silence of more than SILENCE_DAYS after `as_of` is a mistyped date, not data until then.
+    """
+    sql = """
+        WITH days AS (SELECT DISTINCT {day} AS day FROM main.{table}),
+        gaps AS (SELECT day, day - lag(day) OVER (ORDER BY day) AS gap FROM days)
+        SELECT max(day) + 1 FROM gaps WHERE day < (
+            SELECT coalesce(min(day), DATE '9999-12-31') FROM gaps WHERE day >= DATE '{as_of}' AND gap > {silence})"""
     tables = {"order_lines": "order_date", "invoices": "invoice_date"}
-    return {table: future.rows(sql.format(day=day, table=table))[0][0] for table, day in tables.items()}
+    return {
+        table: future.rows(sql.format(day=day, table=table, as_of=as_of, silence=SILENCE_DAYS))[0][0]
+        for table, day in tables.items()
+    }
 
 
 def _require_future(what: str, needed: date, known_until: date | None) -> None:

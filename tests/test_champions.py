@@ -222,3 +222,22 @@ def test_every_fallback_is_registered_graded_with_and_opened_by_mlflow(
 def test_segment_means_without_a_segment_read_their_invented_row() -> None:
     model = segment_means([])
     assert len(model.predict(champions._invented(model))) == 1
+
+
+def test_a_model_without_a_scale_in_the_grading_does_not_speak(store: tracking.Store) -> None:
+    found = learned("of January") | {"prospect-value": Learned(segment_means(["industry"]), True, "good")}
+    chosen = champions.choose(store, JANUARY, found)
+    scales = composite.fit(
+        {"lifetime_value": np.arange(1.0, 50.0), "prospect": np.arange(1.0, 50.0)},
+        {"lifetime_value": "log", "prospect": "log"},
+        {},
+        trained_as_of=JANUARY,
+    )
+    with tracking.training_run(store, "train", params={}, tags={}) as run:
+        champions.register(store, run, JANUARY, chosen, found, scales)
+    of_january = champions.load(store, champions.find(store, JANUARY))
+    assert of_january.models.prospect_value is not None
+    train(store, FEBRUARY, learned("of February"))  # attributes are gone: nothing to learn prospects from
+    of_february = champions.load(store, champions.find(store, FEBRUARY))
+    assert of_february.models.prospect_value is None
+    assert "prospect-value" not in of_february.versions

@@ -82,6 +82,21 @@ def test_the_demo_keeps_what_sales_write_later_from_the_models() -> None:
         ),
         ({"attributes": {"industry": CATEGORY}}, "attributes: need sources.customers"),
         (CUSTOMERS | {"attributes": {"customer_age": CATEGORY}}, "is refused as a feature"),
+        *(
+            (CUSTOMERS | {"attributes": {name: CATEGORY}}, "is refused as a feature")
+            for name in ("birthday", "birthdate", "ethnic_group", "religious", "is_married", "is_disabled")
+        ),
+        *(
+            (
+                {
+                    "sources": CUSTOMERS["sources"]
+                    | {"customers": {"path": "x", "columns": {"kind": column}}},
+                    "attributes": {"kind": CATEGORY},
+                },
+                "attributes.kind: a person's age",
+            )
+            for column in ("gender", '"Sex"', "dateOfBirth", "cust_nationality")
+        ),
         (CUSTOMERS | {"attributes": {"sales_rep": CATEGORY}}, "is a core column already"),
         (CUSTOMERS | {"attributes": {"Lead Source": CATEGORY}}, "attributes.Lead Source"),
         ({"segment": ["industry"]}, "segment: 'industry' must be a declared attribute"),
@@ -174,3 +189,9 @@ def test_late_money_is_charged_once() -> None:
     assert not Config.model_validate(SMALLEST).charges_late_money
     assert Config.model_validate(SMALLEST | weights).charges_late_money
     assert Config.model_validate(SMALLEST | always).charges_late_money
+
+
+@pytest.mark.parametrize("column", ["agency", "sector = 'health'", "essex_branch", "language"])
+def test_a_column_that_only_resembles_a_protected_one_is_an_attribute(saved: Any, column: str) -> None:
+    sources = CUSTOMERS["sources"] | {"customers": {"path": "x", "columns": {"kind": column}}}
+    assert load(saved(sources=sources, attributes={"kind": CATEGORY})).attributes.keys() == {"kind"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Iterator
 from datetime import date
@@ -244,3 +245,37 @@ def test_the_truth_of_another_day_or_company_is_not_invented(invented: Config, t
             )
             with pytest.raises(ModelError, match="Only an invented company has a known truth"):
                 truth.read(db, real, date(2026, 1, 1))
+
+
+def test_a_fact_with_a_mistyped_year_does_not_pass_for_the_end_of_the_data(
+    invented: Config, backtest: Any, tmp_path: Path
+) -> None:
+    dirty = tmp_path / "dirty.duckdb"
+    shutil.copy(invented.warehouse_path, dirty)
+    with duckdb.connect(str(dirty)) as company:
+        for table, day in (("order_lines", "order_date"), ("invoices", "invoice_date")):
+            key = {"order_lines": "line_id", "invoices": "invoice_id"}[table]
+            company.execute(
+                f"INSERT INTO company.{table} BY NAME SELECT * REPLACE (DATE '2027-06-30' AS {day}, 'typo' AS {key}) "
+                f"FROM company.{table} WHERE {day} = (SELECT max({day}) FROM company.{table}) LIMIT 1"
+            )
+    place = invented.warehouse.model_copy(update={"path": str(dirty)})
+    report = backtest(invented.model_copy(update={"warehouse": place}), date(2026, 3, 1), Horizon(months=6))
+    assert report["why"]["lifetime_value"] == (
+        "The horizon ends on 2026-09-01, orders are known until 2026-07-01: use a shorter horizon."
+    )
+    clean = backtest(invented, date(2026, 3, 1), Horizon(months=6))
+    assert report["payment_delay"] == clean["payment_delay"]
+
+
+def test_tiers_with_brackets_in_their_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from clv.console import show_backtest
+
+    parts = ("customers", "lifetime_value", "payment_delay", "prospect_value", "groups", "truth")
+    shares = {"captured_share_by_tier": {"[red]": 0.4, "[b]rest": 0.6}}
+    show_backtest(
+        {"as_of": "2026-01-01", "horizon_days": 90, "tiers": {"model": shares}} | dict.fromkeys(parts)
+    )
+    shown = capsys.readouterr().out
+    assert "[red]" in shown
+    assert "[b]rest" in shown

@@ -44,6 +44,7 @@ from clv.models.prospect_value import ProspectValue
 from clv.period import Horizon, see
 from clv.points import Points
 from clv.simulate import simulate
+from clv.tables import CORE
 from clv.warehouse import workspace
 
 Floats = NDArray[np.float64]
@@ -599,3 +600,12 @@ def test_no_words_are_left_of_features_that_are_gone(config: Config) -> None:
         for name in content.get(variant, {})
     }
     assert told <= known
+
+
+def test_an_attribute_never_takes_the_name_of_a_column_of_the_grades(company: Company) -> None:
+    declared = set(company.config.attributes)
+    for graded in (company.customers, company.prospects):
+        taken = features.taken_names() | set(CORE["customers"].names)
+        assert set(graded.frame.columns) - declared <= taken
+    for frame in (company.measured.customers, company.measured.prospects):
+        assert set(frame.columns) - declared <= features.taken_names() | set(CORE["customers"].names)

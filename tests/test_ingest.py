@@ -877,3 +877,19 @@ def test_adventureworks_reads_whole_through_a_query_over_files(
     assert loaded.row_counts["order_lines"] == 26565
     assert loaded.row_counts["customers"] == 10559
     assert loaded.rejected == 0
+
+
+def test_invoices_without_payments_are_left_out_as_every_one_would_look_unpaid(
+    engine: Engine, tmp_path: Path
+) -> None:
+    tables = sound()
+    del tables["payments"]
+    loaded = ingest(engine, tmp_path, tables)
+    assert loaded.row_counts["invoices"] == 0
+    assert "invoices: not read: without payments every one would look unpaid" in loaded.notes
+
+
+def test_an_attribute_named_like_a_column_of_the_reading_is_refused(engine: Engine, tmp_path: Path) -> None:
+    attributes = {"given_name": {"type": "category", "known_at": "first_contact"}}
+    with pytest.raises(ConfigError, match=r"attributes\.given_name: is a name that reading needs"):
+        ingest(engine, tmp_path, sound(), attributes=attributes)

@@ -174,3 +174,14 @@ def test_no_level_from_a_year_of_returns(db: Engine, day: str) -> None:
     line(db, "old", day, -9000)
     price_lines(db, CONFIG)
     assert level_forecast(db, AS_OF, YEAR) is None
+
+
+@pytest.mark.parametrize("months", [6, 12, 18, 24, 36])
+def test_the_level_of_a_steady_customer_is_its_value_over_any_horizon(db: Engine, months: int) -> None:
+    db.run("""
+        INSERT INTO main.order_lines BY NAME
+        SELECT 'A' AS customer_id, CAST(day AS VARCHAR) AS order_id, CAST(day AS DATE) AS order_date, 10 AS net_amount
+        FROM generate_series(DATE '2014-01-01', DATE '2024-12-31', INTERVAL 1 DAY) AS days(day)""")
+    price_lines(db, CONFIG)
+    horizon = Horizon(months=months)
+    assert level_forecast(db, AS_OF, horizon) == pytest.approx(0.4 * 10 * horizon.length_days(AS_OF))

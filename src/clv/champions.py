@@ -24,6 +24,8 @@ from clv.models.prospect_value import AGE, ProspectValue
 from clv.models.value_parts import BTYD_INPUTS
 from clv.pyfunc import read_model
 
+# Model -> the criterion that it measures.
+CRITERION = {"lifetime-value": "lifetime_value", "payment-delay": "payment", "prospect-value": "prospect"}
 TAG_LENGTH = 400  # characters of a reason; a tag may hold little more
 
 
@@ -143,12 +145,19 @@ def find(store: tracking.Store, as_of: date, run: str | None = None) -> dict[str
 
 def load(store: tracking.Store, versions: Mapping[str, tracking.ModelVersion]) -> Champions:
     """The models behind `versions`, every file verified against its manifest first."""
-    files = {name: tracking.load_files(store, version) for name, version in versions.items()}
-    models = {name: read_model(name, content) for name, content in files.items() if name != "grading"}
+    grading = Grading.from_files(tracking.load_files(store, versions["grading"]))
+    # The grading of a later month than a champion has no scale for it where the data for it have gone since.
+    speaking = [
+        name
+        for name, criterion in CRITERION.items()
+        if name in versions
+        and (criterion in grading.scales or versions[name].trained_as_of >= versions["grading"].trained_as_of)
+    ]
+    models = {name: read_model(name, tracking.load_files(store, versions[name])) for name in speaking}
     return Champions(
         Models(models["lifetime-value"], models.get("payment-delay"), models.get("prospect-value")),
-        Grading.from_files(files["grading"]),
-        {name: version.version for name, version in versions.items()},
+        grading,
+        {name: versions[name].version for name in (*speaking, "grading")},
         versions["grading"].run_id,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -24,17 +25,8 @@ Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 # Characteristics of people that must not decide how they are served.
-PROTECTED = (
-    "age",
-    "birth",
-    "sex",
-    "gender",
-    "nationality",
-    "ethnicity",
-    "religion",
-    "health",
-    "disability",
-    "marital",
+PROTECTED = re.compile(
+    r"age|birth|birthday|birthdate|sex|gender|nationality|ethnic\w*|religio\w*|health|disab\w+|marital|married"
 )
 
 
@@ -262,8 +254,9 @@ class Config(Section):
                     raise ValueError(
                         f"sources.{name}.columns: unknown column {_with_nearest(column, allowed)}"
                     )
+        mapped = self.sources["customers"].columns if "customers" in self.sources else {}
         for name in self.attributes:
-            if any(word in name.lower().split("_") for word in PROTECTED):
+            if _is_protected(name) or _is_protected(mapped.get(name, "").strip('"')):
                 raise ValueError(
                     f"attributes.{name}: a person's age, sex, nationality or health is refused as a feature; "
                     "remove it"
@@ -285,6 +278,11 @@ class Config(Section):
     def known_at_first_contact(self) -> dict[str, Attribute]:
         """Attributes a model of prospects, or of young customers, may use."""
         return {name: a for name, a in self.attributes.items() if a.known_at == "first_contact"}
+
+    @property
+    def lacks_payments(self) -> bool:
+        """Whether invoices are mapped without payments: nobody can say then which are paid."""
+        return "invoices" in self.sources and "payments" not in self.sources
 
     @property
     def charges_late_money(self) -> bool:
@@ -324,6 +322,12 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentences(error, str(path)))) from error
+
+
+def _is_protected(column: str) -> bool:
+    """Whether one of the words in a column's name is PROTECTED; an expression is no name."""
+    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", column).lower().split("_")
+    return column.isidentifier() and any(PROTECTED.fullmatch(word) for word in words)
 
 
 def _apply(content: Any, override: str) -> None:

@@ -250,7 +250,7 @@ NEARER_IS_BETTER = {"bias_ratio": 0.0, "calibration_slope": 1.0, "slope": 1.0}
 
 def show_backtest(report: dict[str, Any]) -> None:
     """The figures of `backtest --report`: a table per part, a forecast per row, the best of each figure in bold."""
-    console = Console(highlight=False)
+    console = _console()
     counted = f", {report['customers']:,} customers" if report["customers"] else ""
     console.print(f"Forecasts of {report['as_of']} for {report['horizon_days']} days{counted}\n")
     for part, figures in BACKTEST_FIGURES.items():
@@ -278,7 +278,7 @@ def _figures(title: str, rows: dict[str, dict[str, float | None]], headings: dic
     table.add_column("forecast", no_wrap=True)
     shown = [name for name in headings if any(row[name] is not None for row in rows.values())]
     for name in shown:
-        table.add_column(headings[name], justify="right")
+        table.add_column(Text(headings[name]), justify="right")
     best = {name: _best(name, [row[name] for row in rows.values()]) for name in shown}
     for forecast, row in rows.items():
         cells = [Text(forecast)]

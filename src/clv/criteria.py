@@ -72,6 +72,8 @@ def switched_off(config: Config, pricing: Pricing, models: Models) -> dict[str, 
     off = {}
     if "invoices" not in config.sources:
         off["payment"] = "no invoices are mapped in sources"
+    elif config.lacks_payments:
+        off["payment"] = "no payments are mapped in sources: every invoice would look unpaid"
     elif models.payment_delay is None:
         off["payment"] = "no invoice fell due before this date"
     if pricing.basis == "revenue":
@@ -81,6 +83,12 @@ def switched_off(config: Config, pricing: Pricing, models: Models) -> dict[str, 
             "no prospect's conversion is on record: first_contact_date or attributes are missing"
         )
     return off
+
+
+def judged_prospects(db: Engine, as_of: date) -> pd.DataFrame:
+    """prospects.prospect_rows with `judgement`: the valid human judgement (0-100), null without one."""
+    judgements = judgements_valid(db, as_of)[["customer_id", "score"]].rename(columns={"score": "judgement"})
+    return prospect_rows(db, as_of).merge(judgements, on="customer_id", how="left", validate="1:1")
 
 
 def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: Models) -> Measured:
@@ -125,11 +133,7 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
         if name in values:
             values[name] = np.nan
 
-    prospects = prospect_rows(db, as_of)
-    prospects = prospects.merge(
-        judgements_valid(db, as_of)[["customer_id", "score"]], how="left", validate="1:1"
-    )
-    prospects = prospects.rename(columns={"score": "judgement"})
+    prospects = judged_prospects(db, as_of)
     if models.prospect_value is not None:
         prospects = prospects.merge(
             models.prospect_value.predict(prospects), on="customer_id", validate="1:1"

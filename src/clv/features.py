@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from clv.config import Config
 from clv.errors import ConfigError
 from clv.period import add_months, see
+from clv.tables import PUBLISHED
 from clv.warehouse import quote
 
 if TYPE_CHECKING:
@@ -69,10 +70,20 @@ FEATURES: tuple[Feature, ...] = (
 # Dated links say which group a customer belonged to; without any, the undated column of customers has to do.
 _ACCOUNT_GROUP_SQL = """CASE WHEN (SELECT count(*) FROM past.account_links) > 0
     THEN l.account_group_id ELSE c.account_group_id END"""
-# Columns of customer_features beside FEATURES, which attributes must not be named like.
+# Columns that stand beside attributes on the way to the grades, and are neither FEATURES nor published.
 _OTHER_COLUMNS = (
-    *("segment", "frequency", "recency_days", "T_days", "order_count", "mean_order_value", "revenue_365"),
-    *("order_amount", "has_recent_order"),
+    *("frequency", "recency_days", "T_days", "order_count", "mean_order_value", "revenue_365"),
+    *(
+        "has_recent_order",
+        "is_active",
+        "revenue",
+        "cost_to_serve",
+        "cost_to_serve_12m",
+        "expected_cost_to_serve",
+    ),
+    *("counted_invoices", "open_balance", "overdue_balance_ratio", "realised_value", "realised_contribution"),
+    *("realised_orders", "snapshot_date", "days_since_first_contact", "converted", "value", "judgement"),
+    *("value_given_conversion", "gate", "tie_break", "override_tier"),
 )
 
 
@@ -203,8 +214,13 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
     """
 
 
+def taken_names() -> frozenset[str]:
+    """Names of columns that attributes are joined to, which they must not have themselves."""
+    return frozenset(_OTHER_COLUMNS) | {feature.name for feature in FEATURES} | set(PUBLISHED["grades"].names)
+
+
 def _refuse_taken_names(config: Config) -> None:
-    taken = sorted(set(config.attributes) & {*_OTHER_COLUMNS, *(feature.name for feature in FEATURES)})
+    taken = sorted(set(config.attributes) & taken_names())
     if taken:
         raise ConfigError(
             f"attributes: {', '.join(taken)} is the name of a measured figure; choose another name for the attribute "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from math import ceil
 from typing import TYPE_CHECKING
 
 from clv.config import Config
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from clv.warehouse import Engine
+
+LEAP_YEAR_DAYS = 366  # twelve months may have as many
 
 
 def realised_value(db: Engine, start: date, horizon: Horizon, config: Config, *, basis: str) -> pd.DataFrame:
@@ -57,12 +60,14 @@ def level_forecast(db: Engine, as_of: date, horizon: Horizon) -> float | None:
     """Value of the last horizon before `as_of`, moved as it moved a year ago.
 
     last horizon's value x (value of the then known customers in the same season last year / value of the
-    horizon before that). Catches the season and the share of customers who lapse. None where facts do not reach
-    back a year and a horizon, or one of the three values is not positive. Leaves `past` showing `as_of`.
+    horizon before that). Catches the season and the share of customers who lapse. Over more than a year it is
+    as many years ago as the horizon has begun, so that what then followed is known. None where facts do not reach
+    back that far and a horizon, or one of the three values is not positive. Leaves `past` showing `as_of`.
     """
     see(db, as_of)
     days = timedelta(days=horizon.length_days(as_of))
-    year_ago = as_of - timedelta(days=DAYS_PER_YEAR)
+    years = ceil(days.days / LEAP_YEAR_DAYS)
+    year_ago = as_of - timedelta(days=DAYS_PER_YEAR * years)
     [(first_day, *values)] = db.rows(f"""
         WITH customers AS (
             SELECT customer_id, min(order_date) AS first_day,

@@ -264,3 +264,11 @@ def test_coalitions_equal_the_definition_on_a_function_of_interactions() -> None
     assert coalition_shapley(f, X[:0], reference).raw_reference == f(reference[None, :])[0]
     with pytest.raises(ModelError, match="at most 6 inputs"):
         coalition_shapley(f, np.zeros((1, 7)), np.zeros(7))
+
+
+def test_a_row_of_a_linear_model_is_explained_the_same_alone_as_among_all() -> None:
+    rng = np.random.default_rng(18)
+    X, weights = rng.normal(size=(1000, 23)), rng.normal(size=23)
+    together = linear_shapley(weights, 0.7, X, X[0]).raw
+    alone = [linear_shapley(weights, 0.7, X[i : i + 1], X[0]).raw[0] for i in range(len(X))]
+    np.testing.assert_array_equal(together, alone)

@@ -92,6 +92,8 @@ def _check_settings(db: Engine, config: Config) -> None:
     for name in config.attributes:
         if name in words:
             raise ConfigError(f"attributes.{name}: is a word of SQL; choose another name, and map it.")
+        if name.startswith("given_"):
+            raise ConfigError(f"attributes.{name}: is a name that reading needs; choose another, and map it.")
 
 
 class _Load:
@@ -121,6 +123,9 @@ class _Load:
             attributes = (_attribute_column(*item) for item in self._config.attributes.items())
             table = replace(table, columns=(*table.columns, *attributes))
         source = self._config.sources.get(name)
+        if name == "invoices" and self._config.lacks_payments:
+            self.notes.append("invoices: not read: without payments every one would look unpaid")
+            source = None
         if source is None:
             self._db.run(f"CREATE OR REPLACE TABLE main.{name} ({table.ddl()})")
             return

@@ -122,7 +122,9 @@ def linear_shapley(weights: Floats, intercept: float, X: Floats, reference: Floa
     weights, reference = np.asarray(weights, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     X = np.asarray(X, dtype=np.float64)
     phi = (X - reference) * weights
-    return Attribution(X @ weights + intercept, float(reference @ weights + intercept), phi)
+    # Not matrix products: those round differently by the number of rows.
+    raw = (X * weights).sum(axis=1) + intercept
+    return Attribution(raw, float((reference * weights).sum() + intercept), phi)
 
 
 def coalition_shapley(f: Callable[[Floats], Floats], X: Floats, reference: Floats) -> Attribution:

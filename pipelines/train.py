@@ -34,7 +34,7 @@ def train(config: Config, as_of: date) -> str:
             prospect = learn.learn_prospect_value(db, as_of, config)
 
         learned = {"lifetime-value": value, "payment-delay": payment, "prospect-value": prospect}
-        chosen = champions.choose(store, as_of, learned)
+        chosen = champions.choose(store, as_of, learned, attributes=config.known_at_first_contact)
         with step("learning the scales of the grades"):
             measured = criteria.measure(db, as_of, config, pricing, chosen.models)
             grading = grades.fit_grading(measured, as_of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -241,3 +241,37 @@ def test_a_model_without_a_scale_in_the_grading_does_not_speak(store: tracking.S
     of_february = champions.load(store, champions.find(store, FEBRUARY))
     assert of_february.models.prospect_value is None
     assert "prospect-value" not in of_february.versions
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"basis": "contribution"}, "it forecasts contribution, the facts give revenue"),
+        ({"horizon_days": 181}, "it forecasts 181 days, 365 are asked for"),
+    ],
+)
+def test_a_champion_that_forecasts_something_else_gives_way_to_the_fallback(
+    store: tracking.Store, changes: dict[str, Any], says: str
+) -> None:
+    champion = learned("of January") | {
+        "lifetime-value": Learned(replace(last_period("of January"), **changes), True, "good")
+    }
+    train(store, JANUARY, champion)
+    month = train(store, FEBRUARY, learned("no skill", passed=False))
+    assert month.chosen.promoted == {"lifetime-value"}
+    assert month.chosen.why["lifetime-value"] == f"fallback promoted: no skill; version 1 cannot stay: {says}"
+
+
+def test_a_champion_whose_attributes_are_gone_gives_way_to_the_fallback(store: tracking.Store) -> None:
+    old, new = segment_means(["industry"]), segment_means([])
+    chosen = learned("of January") | {"prospect-value": Learned(old, True, "good")}
+    train(store, JANUARY, chosen)
+    refused = learned("of February") | {"prospect-value": Learned(new, False, "no skill")}
+    stays = champions.choose(store, FEBRUARY, refused, attributes=["industry"])
+    assert stays.models.prospect_value is not None
+    assert stays.models.prospect_value.segment == ("industry",)
+    found = champions.choose(store, FEBRUARY, refused, attributes=["region"])
+    assert found.models.prospect_value == new
+    assert found.why["prospect-value"] == (
+        "fallback promoted: no skill; version 1 cannot stay: it reads the attribute industry, which is gone"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -22,6 +22,7 @@ from clv.models.payment_features import NAMES as PAYMENT_NAMES
 from clv.models.payment_features import RATIOS
 from clv.models.prospect_value import AGE, ProspectValue
 from clv.models.value_parts import BTYD_INPUTS
+from clv.period import UNEQUAL_MONTHS_DAYS
 from clv.pyfunc import read_model
 
 # Model -> the criterion that it measures.
@@ -51,8 +52,17 @@ class Chosen:
     why: Mapping[str, str]
 
 
-def choose(store: tracking.Store, as_of: date, learned: Mapping[str, Learned[Any] | None]) -> Chosen:
-    """The model that passed its gate; else the champion so far; else, where there is none, the fallback."""
+def choose(
+    store: tracking.Store,
+    as_of: date,
+    learned: Mapping[str, Learned[Any] | None],
+    *,
+    attributes: Collection[str] | None = None,
+) -> Chosen:
+    """The model that passed its gate; else the champion so far; else, where none can stay, the fallback.
+
+    `attributes`: those declared today, without which a champion that reads others cannot stay.
+    """
     models: dict[str, Any] = {}
     promoted, why = set(), {}
     for name, what in learned.items():
@@ -64,10 +74,33 @@ def choose(store: tracking.Store, as_of: date, learned: Mapping[str, Learned[Any
             promoted.add(name)
             why[name] = f"promoted, {what.why}" if what.passed else f"fallback promoted: {what.why}"
         else:
-            models[name] = read_model(name, tracking.load_files(store, champion))
-            why[name] = f"version {champion.version} stays: {what.why}"
+            standing = read_model(name, tracking.load_files(store, champion))
+            reason = _why_it_cannot_stay(standing, what.model, attributes)
+            if reason is None:
+                models[name], why[name] = standing, f"version {champion.version} stays: {what.why}"
+            else:
+                models[name] = what.model
+                promoted.add(name)
+                why[name] = f"fallback promoted: {what.why}; version {champion.version} cannot stay: {reason}"
     found = Models(models["lifetime-value"], models["payment-delay"], models["prospect-value"])
     return Chosen(found, frozenset(promoted), why)
+
+
+def _why_it_cannot_stay(standing: Any, fallback: Any, attributes: Collection[str] | None) -> str | None:
+    """What the champion `standing` forecasts or reads that is not asked for or there today; None where nothing."""
+    if isinstance(standing, LifetimeValue):
+        if standing.basis != fallback.basis:
+            return f"it forecasts {standing.basis}, the facts give {fallback.basis}"
+        if abs(standing.horizon_days - fallback.horizon_days) > UNEQUAL_MONTHS_DAYS:
+            return f"it forecasts {standing.horizon_days} days, {fallback.horizon_days} are asked for"
+    if attributes is not None and isinstance(standing, LifetimeValue | ProspectValue):
+        read = [column.name for column in standing.encoder.columns]
+        if isinstance(standing, ProspectValue) and standing.segment is not None:
+            read = list(standing.segment)
+        gone = sorted(set(read) - set(attributes))
+        if gone:
+            return f"it reads the attribute {', '.join(gone)}, which is gone"
+    return None
 
 
 def register(

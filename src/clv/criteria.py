@@ -17,6 +17,7 @@ from clv.models.lifetime_value import LifetimeValue
 from clv.models.payment_delay import PaymentDelay, customer_figures
 from clv.models.payment_record import PaymentRecord
 from clv.models.prospect_value import ProspectValue
+from clv.period import UNEQUAL_MONTHS_DAYS, Horizon
 from clv.prospects import judgements_valid, prospect_rows
 
 if TYPE_CHECKING:
@@ -98,6 +99,12 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
         raise ModelError(
             f"The lifetime-value model was trained on {value_model.basis}, the facts before {as_of} give "
             f"{pricing.basis} ({pricing.why or 'every line is priced'}). Train again as of {as_of}."
+        )
+    asked = Horizon(months=config.lifetime_value.horizon_months).length_days(as_of)
+    if abs(value_model.horizon_days - asked) > UNEQUAL_MONTHS_DAYS:
+        raise ModelError(
+            f"The lifetime-value model forecasts {value_model.horizon_days} days, lifetime_value.horizon_months asks "
+            f"for {asked}. Train again as of {as_of}."
         )
     off = switched_off(config, pricing, models)
     customers = customer_frame(db, as_of, config, basis=pricing.basis, horizon_days=value_model.horizon_days)

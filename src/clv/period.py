@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clv.warehouse import Engine
 
 DAYS_PER_YEAR = 365
+UNEQUAL_MONTHS_DAYS = 3  # by so many days the same number of months may differ
 
 
 def add_months(day: date, months: int) -> date:

@@ -37,9 +37,9 @@ class Section(BaseModel):
 class Source(Section):
     """Where one core table comes from, and how its columns are named there.
 
-    `path` is a file (relative to the working folder, or `package://module/file`), `table` a table or `query` a
-    SELECT in the DuckDB file `database` (default: the company's warehouse). `columns` maps core names to SQL
-    expressions over the source's columns; without it the source already uses the core names.
+    `path` is a file (relative to the working folder, `package://module/file`; ${NAME} is taken from the environment),
+    `table` a table or `query` a SELECT in the DuckDB file `database` (default: the company's warehouse). `columns`
+    maps core names to SQL expressions over the source's columns; without it the source already uses the core names.
     """
 
     path: str | None = None
@@ -85,6 +85,7 @@ class EngineSettings(Section):
 class LifetimeValueSettings(Section):
     horizon_months: Count = 12
     discount_rate_annual_ratio: NotNegative = 0.10
+    purchase_model: Literal["bgnbd", "mbgnbd", "pareto_nbd"] = "bgnbd"
     snapshots: Count = 4
     snapshot_step_days: Count = 30
     min_history_days: Count = 60

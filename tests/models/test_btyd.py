@@ -19,6 +19,7 @@ from clv.models.btyd import Btyd
 Floats = NDArray[np.float64]
 Purchases = tuple[Floats, Floats, Floats]
 TRUE = {"r": 0.8, "alpha": 40.0, "a": 0.7, "b": 2.5}
+PARETO = {"r": 0.8, "alpha": 40.0, "s": 0.7, "beta": 200.0}
 VALUE = {"p": 6.0, "q": 4.0, "v": 90.0}
 
 
@@ -134,6 +135,8 @@ def test_to_dict_and_back_gives_equal_answers(customers: Purchases, fitted: Btyd
     "change",
     [
         {"purchase_model": "pareto"},
+        {"purchase_model": "pareto_nbd"},
+        {"purchase_params": PARETO},
         {"value_model": "os.system"},
         {"purchase_params": {"r": 1.0}},
         {"value_params": {"p": 1.0, "q": float("nan"), "v": 1.0}},
@@ -144,6 +147,70 @@ def test_to_dict_and_back_gives_equal_answers(customers: Purchases, fitted: Btyd
 def test_foreign_parameters_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ModelError, match="Train it again"):
         Btyd.from_dict(model().to_dict() | change)
+
+
+@pytest.mark.parametrize("name", ["mbgnbd", "pareto_nbd"])
+def test_the_model_asked_for_is_fitted_and_kept(name: btyd.PurchaseModel, customers: Purchases) -> None:
+    x, recency, T = (column[:2_000] for column in customers)
+    values = simulate_values(x + 1)
+    result = btyd.fit(x, recency, T, x + 1, values, purchase_model=name)
+    assert result.purchase_model == name
+    assert result.verdict == "converged"
+    assert result.detail["fitted_to_actual_ratio"] == pytest.approx(1, abs=0.1)
+    assert Btyd.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    shuffled = np.random.default_rng(3).permutation(len(x))
+    rows = (column[shuffled] for column in (x, recency, T, x + 1, values))
+    assert btyd.fit(*rows, purchase_model=name) == result
+
+
+def test_pareto_nbd_discounts_and_answers_for_the_most_active() -> None:
+    subject = Btyd("pareto_nbd", PARETO, "gamma_gamma", VALUE, "converged", {})
+    x = np.array([0.0, 0, 5, 200, 1_000, 20_000])
+    T = np.array([0.0, 900, 400, 700, 1_100, 25_000])
+    recency = np.array([0.0, 0, 300, 690, 1_100, 24_999])
+    active = subject.probability_active(x, recency, T)
+    assert ((active >= 0) & (active <= 1)).all()
+    before = np.zeros(len(x))
+    for horizon in (1, 30, 365, 3_650):
+        plain = subject.expected_purchases(x, recency, T, horizon)
+        discounted = subject.discounted_purchases(x, recency, T, horizon, 0.1)
+        assert (plain > before).all()
+        assert np.isfinite(plain).all()
+        assert (discounted > 0).all()
+        assert (discounted < plain).all()
+        before = plain
+    assert active[0] == 1
+    r, alpha, s, beta = PARETO.values()
+    fresh = r * beta / (alpha * (s - 1)) * (1 - (beta / (beta + 365)) ** (s - 1))
+    assert subject.expected_purchases(0, 0, 0, 365)[0] == pytest.approx(fresh, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("asked", "fallback"), [("bgnbd", "mbgnbd"), ("mbgnbd", "bgnbd"), ("pareto_nbd", "bgnbd")]
+)
+def test_where_a_model_fails_the_stated_fallback_stands_in(
+    asked: btyd.PurchaseModel,
+    fallback: btyd.PurchaseModel,
+    customers: Purchases,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, recency, T = (column[:2_000] for column in customers)
+    values = simulate_values(x + 1)
+    alone = btyd.fit(x, recency, T, x + 1, values, purchase_model=fallback)
+    run = btyd._run_fitter
+    monkeypatch.setattr(btyd, "_run_fitter", lambda name, *rest: None if name == asked else run(name, *rest))
+    result = btyd.fit(x, recency, T, x + 1, values, purchase_model=asked)
+    assert (
+        result.verdict == f"not converged without a penaliser; used {fallback} with penaliser 0 (converged)"
+    )
+    assert result.purchase_params == alone.purchase_params
+
+
+def test_pareto_nbd_where_nobody_lapses() -> None:
+    x, recency, T = simulate(1_500, {"r": 2.0, "alpha": 60.0, "a": 1e-9, "b": 1.0})
+    result = btyd.fit(x, recency, T, x + 1, simulate_values(x + 1), purchase_model="pareto_nbd")
+    assert result.verdict != "converged"
+    assert result.expected_purchases(x, recency, T, 365).sum() == pytest.approx((x / T).sum() * 365, rel=0.15)
 
 
 def test_no_repeat_buyers_is_named() -> None:

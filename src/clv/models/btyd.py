@@ -2,10 +2,12 @@
 
 Purchases follow BG/NBD (Fader, Hardie and Lee, 2005, "Counting your customers the easy way", Marketing Science
 24) or, where that cannot be fitted, MBG/NBD (Batislam, Denizel and Filiztekin, 2007, IJRM 24; Wagner and Hoppe,
-2008, IJRM 25). Order values follow Gamma-Gamma (Fader and Hardie, 2013, brucehardie.com/notes/025).
+2008, IJRM 25), or, if asked for, Pareto/NBD (`pareto_nbd`). Order values follow Gamma-Gamma (Fader and Hardie,
+2013, brucehardie.com/notes/025).
 
 The one adapter over `lifetimes`: only its fitters are used, and only to fit. What was fitted are a few numbers;
-what is expected of a customer is computed from them here.
+what is expected of a customer is computed from them here. Its Pareto/NBD is not used: from 200 purchases on, where
+alpha and beta lie far apart, its likelihood is NaN.
 """
 
 from __future__ import annotations
@@ -16,16 +18,26 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, expit, hyp2f1
 
 from clv.errors import ModelError
+from clv.models import pareto_nbd
+from clv.models.pareto_nbd import ParetoNBD
 
 Floats = NDArray[np.float64]
 
+PurchaseModel = Literal["bgnbd", "mbgnbd", "pareto_nbd"]
+
+PURCHASE_MODELS = {  # as they are called, and their parameters
+    "bgnbd": ("BG/NBD", {"r", "alpha", "a", "b"}),
+    "mbgnbd": ("MBG/NBD", {"r", "alpha", "a", "b"}),
+    "pareto_nbd": ("Pareto/NBD", {"r", "alpha", "s", "beta"}),
+}
+FALLBACKS = ("bgnbd", "mbgnbd")
 PENALISERS = (0.0, 1e-3, 0.01, 0.1, 1.0)
 TOLERANCES = (1e-7, 1e-5)  # of the gradient; where likelihoods are flat the finer one is below rounding
 STEP_DAYS = 30.5  # discounting by months instead of days moves a year's value by less than 1e-5
@@ -38,12 +50,14 @@ PLAUSIBLE = 5.0  # the fitted total may be off from the actual one by this facto
 
 @dataclass(frozen=True)
 class Btyd:
-    """A fitted model. All times are days, `purchase_params["alpha"]` too; money has the unit of the orders.
+    """A fitted model. All times are days, the parameters alpha and beta too; money has the unit of the orders.
 
-    `purchase_model` is `bgnbd` or `mbgnbd` with r, alpha, a, b. `value_model` is `gamma_gamma` with p, q, v, or
-    `shrinkage` with `mean` (of all orders) and `k` (orders that weigh as much as that mean).
-    `verdict` opens with how BG/NBD fared without a penaliser: `converged`, `boundary` (a parameter near 0: hardly
-    anyone lapses, or all do), `exploding`, `not converged` or `implausible total`; then it names the fallbacks.
+    `purchase_model` is `bgnbd` or `mbgnbd` with r, alpha, a, b, or `pareto_nbd` with r, alpha, s, beta.
+    `value_model` is `gamma_gamma` with p, q, v, or `shrinkage` with `mean` (of all orders) and `k` (orders that
+    weigh as much as that mean).
+    `verdict` opens with how the model asked for fared without a penaliser: `converged`, `boundary` (a parameter
+    near 0: hardly anyone lapses, or all do), `exploding`, `not converged` or `implausible total`; then it names the
+    fallbacks.
     `detail` has `n` (customers), `log_likelihood` (of the purchases, unpenalised, time in days), `penaliser`,
     `fitted_to_actual_ratio` (repeat purchases), `frequency_value_correlation` (repeat buyers; the models assume
     0) and `value_n`; with Gamma-Gamma also `value_log_likelihood` and `value_penaliser`.
@@ -62,6 +76,8 @@ class Btyd:
         BG/NBD: a customer can only stop after a repeat purchase, so without one it is 1.
         """
         x, recency, T = _aligned(frequency, recency_days, T_days)
+        if self.purchase_model == "pareto_nbd":
+            return ParetoNBD(**self.purchase_params).probability_active(x, recency, T)
         r, alpha, a, b = self._rabb()
         if self.purchase_model == "bgnbd":
             can_be_lost, survived = x > 0, np.maximum(x, 1.0) - 1
@@ -122,8 +138,7 @@ class Btyd:
             names = {"gamma_gamma": {"p", "q", "v"}, "shrinkage": {"mean", "k"}}[model.value_model]
             numbers = [*model.purchase_params.values(), *model.value_params.values()]
             sound = (
-                model.purchase_model in ("bgnbd", "mbgnbd")
-                and set(model.purchase_params) == {"r", "alpha", "a", "b"}
+                set(model.purchase_params) == PURCHASE_MODELS[model.purchase_model][1]
                 and set(model.value_params) == names
                 and all(isinstance(number, float) and 0 < number < np.inf for number in numbers)
             )
@@ -141,11 +156,13 @@ class Btyd:
         return r, alpha, a, b + (self.purchase_model == "mbgnbd")
 
     def _purchases_if_active(self, x: Floats, T: Floats, horizon: float | Floats) -> Floats:
-        """Expected purchases in `horizon` of a customer that is active at T: BG/NBD's eq. (10), its numerator.
+        """Expected purchases in `horizon` of a customer that is active at T; of BG/NBD eq. (10), its numerator.
 
         Euler's transformation 2F1(A, B; C; z) = (1 - z)^(C - A - B) 2F1(C - A, C - B; C; z) takes the large x out
         of the first two arguments, where the published form overflows for some hundred purchases.
         """
+        if self.purchase_model == "pareto_nbd":
+            return ParetoNBD(**self.purchase_params).purchases_if_active(x, T, horizon)
         r, alpha, a, b = self._rabb()
         # the limits exist where a = 1 or c = 0, the quotients do not
         smooth_a = a if abs(a - 1) > 1e-6 else 1 + 1e-6
@@ -181,22 +198,25 @@ def fit(
     T_days: ArrayLike,
     order_count: ArrayLike,
     mean_order_value: ArrayLike,
+    *,
+    purchase_model: PurchaseModel = "bgnbd",
 ) -> Btyd:
     """Fit purchases and order values; one element per customer with at least one order.
 
     frequency, recency_days and T_days have their usual meanings (repeat purchase days, first to last and first
     purchase to as_of); order_count and mean_order_value describe all orders, not the repeats alone, which ranks
-    better. Customers without a positive mean are left out of the value model only.
+    better. Customers without a positive mean are left out of the value model only. `purchase_model`, one of
+    PURCHASE_MODELS, is tried first, then the FALLBACKS.
 
     Errors: ModelError, its message the diagnosis, for data of the wrong shape or range, no repeat buyers, no
-    positive order value, or purchases that neither model fits with any penaliser.
+    positive order value, or purchases that no model fits with any penaliser.
     """
     x, recency, T, count, mean = _aligned(frequency, recency_days, T_days, order_count, mean_order_value)
     _check(x, recency, T)
     # floating sums below then do not depend on the order of the rows
     order = np.lexsort((mean, count, T, recency, x))
     x, recency, T, count, mean = (column[order] for column in (x, recency, T, count, mean))
-    model, params, verdict, detail = _fit_purchases(x, recency, T)
+    model, params, verdict, detail = _fit_purchases(x, recency, T, purchase_model)
     has_value = (count > 0) & (mean > 0) & np.isfinite(mean)
     if not has_value.any():
         raise ModelError(f"no positive order value among {len(x)} customers. Check the sign of net_amount.")
@@ -207,18 +227,20 @@ def fit(
 
 
 def _fit_purchases(
-    x: Floats, recency: Floats, T: Floats
+    x: Floats, recency: Floats, T: Floats, first: PurchaseModel
 ) -> tuple[str, dict[str, float], str, dict[str, float | str]]:
     (unique_x, unique_recency, unique_T), _, weights = _unique_rows(x, recency, T)
     attempts: list[str] = []
-    for model in ("bgnbd", "mbgnbd"):
+    models = list(dict.fromkeys((first, *FALLBACKS)))
+    for model in models:
         for penaliser in PENALISERS:
             fitted = _run_fitter(model, penaliser, (unique_x, unique_recency, unique_T), weights)
             if fitted is None:
                 attempts.append("not converged")
                 continue
             params, loss = fitted
-            scaled = np.array([params["r"], params["alpha"] / T.max(), params["a"], params["b"]])
+            unit = {"alpha": T.max(), "beta": T.max()}
+            scaled = np.array([number / unit.get(name, 1.0) for name, number in params.items()])
             candidate = Btyd(model, params, "", {}, "", {})
             ratio = _fitted_to_actual(candidate, x, T)
             if not (np.isfinite(scaled).all() and scaled.min() > 0 and scaled.max() <= EXPLODING):
@@ -239,8 +261,9 @@ def _fit_purchases(
                 "fitted_to_actual_ratio": ratio,
             }
             return model, params, verdict, detail
+    tried = " nor ".join(PURCHASE_MODELS[model][0] for model in models)
     raise ModelError(
-        f"neither BG/NBD nor MBG/NBD fits {len(x)} customers with {int((x > 0).sum())} repeat buyers "
+        f"neither {tried} fits {len(x)} customers with {int((x > 0).sum())} repeat buyers "
         f"(penalisers {', '.join(f'{p:g}' for p in PENALISERS)}: {', '.join(attempts)}). "
         "Use a longer history, or grade by last-period value."
     )
@@ -355,7 +378,14 @@ def _unique_rows(*columns: Floats) -> tuple[tuple[Floats, ...], NDArray[np.intp]
 def _run_fitter(
     model: str, penaliser: float, columns: tuple[Floats, ...], weights: Floats
 ) -> tuple[dict[str, float], float] | None:
-    """Parameters and the loss (mean negative log-likelihood + penalty) by `lifetimes`; None: not converged."""
+    """Parameters and the loss (mean negative log-likelihood + penalty); None: not converged.
+
+    By `lifetimes`, Pareto/NBD excepted; likelihoods are of times in units of the longest.
+    """
+    if model == "pareto_nbd":
+        x, recency, T = columns
+        found = pareto_nbd.fit(x, recency, T, weights, penaliser)
+        return found and (asdict(found[0]), found[1])
     with _lifetimes() as lifetimes:
         fitters = {
             "bgnbd": lifetimes.BetaGeoFitter,

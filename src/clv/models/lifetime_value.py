@@ -128,7 +128,9 @@ class LifetimeValue:
             )
         newest = training["snapshot_date"] == training["snapshot_date"].max()
         rate = config.lifetime_value.discount_rate_annual_ratio
-        purchases, verdict = _fit_btyd(present, horizon_days, rate, float(realised[newest].sum()))
+        last_horizon = float(realised[newest].sum())
+        first_choice = config.lifetime_value.purchase_model
+        purchases, verdict = _fit_btyd(present, horizon_days, rate, last_horizon, first_choice)
         customers = present["customer_id"].nunique()
         part: Part
         if purchases is not None and customers < TINY_CUSTOMERS:
@@ -298,7 +300,11 @@ _PLAIN = (
 
 
 def _fit_btyd(
-    present: pd.DataFrame, horizon_days: int, rate: float, last_horizon: float
+    present: pd.DataFrame,
+    horizon_days: int,
+    rate: float,
+    last_horizon: float,
+    purchase_model: btyd.PurchaseModel,
 ) -> tuple[BuyTillYouDie | None, str]:
     """The BTYD model of the present customers, or None; and how it fared.
 
@@ -308,7 +314,10 @@ def _fit_btyd(
     bought = present[present["order_count"].to_numpy(np.float64) >= 1]
     names = ("frequency", "recency_days", "T_days", "order_count", "mean_order_value")
     try:
-        fitted = btyd.fit(*(bought[name].to_numpy(np.float64, na_value=np.nan) for name in names))
+        fitted = btyd.fit(
+            *(bought[name].to_numpy(np.float64, na_value=np.nan) for name in names),
+            purchase_model=purchase_model,
+        )
     except ModelError as error:
         return None, f"no buy-till-you-die model: {error}"
     purchases = BuyTillYouDie(fitted, horizon_days, rate)

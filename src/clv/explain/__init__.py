@@ -31,6 +31,7 @@ __all__ = ["peers_of", "reasons"]
 Floats = NDArray[np.float64]
 BLOCK_ROWS = 20_000
 ADDITIVITY_TOLERANCE = 1e-6
+ROUNDING_POINTS = 1e-9
 COLUMNS = (
     *("customer_id", "position", "direction", "criterion", "concept", "points"),
     *("template_id", "values", "fact", "peer_fact", "sentence"),
@@ -140,7 +141,8 @@ class _Scene:
         result = pd.concat(parts, ignore_index=True)
         result = result.sort_values(["row", "size", "concept"], kind="stable", ignore_index=True)
         result["position"] = result.groupby("row").cumcount() + 1
-        result["direction"] = np.where(result["points"] >= 0, "for", "against")
+        # nothing left is zero but for rounding, whose sign says nothing
+        result["direction"] = np.where(result["points"] > -ROUNDING_POINTS, "for", "against")
         result["customer_id"] = self.population.customer_ids[rows[result["row"].to_numpy(np.intp)]]
         return result[list(COLUMNS)]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from clv import program
+from clv.program import ConfigPath, LogFormat, Overrides
 
 if TYPE_CHECKING:
     from rich.table import Table as Shown
@@ -15,37 +18,33 @@ if TYPE_CHECKING:
 
 
 def main(
-    config: Annotated[Path, typer.Option(help="YAML of the company")],
-    as_of: Annotated[str, typer.Option(help="facts dated before this day are visible, YYYY-MM-DD")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="one setting, such as contract.tolerated_rows=0")
+    config: ConfigPath,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            "--as-of",
+            formats=["%Y-%m-%d"],
+            help="Facts dated strictly before this day are visible; else today's.",
+        ),
     ] = None,
+    set_: Overrides = None,
+    log_format: LogFormat = "text",
 ) -> None:
     """Read every source, and show per table what was read, kept and set aside, and why."""
-    from datetime import date
+    from clv.config import load
+
+    program.start_logging(log_format)
+    settings = load(config, set_ or ())
 
     from rich.console import Console
 
-    from clv.config import load
-    from clv.errors import ClvError
-    from clv.ingest import load as ingest
-    from clv.warehouse import workspace
+    from clv import ingest, warehouse
 
-    try:
-        day = date.fromisoformat(as_of)
-    except ValueError as error:
-        raise typer.BadParameter(f"expected YYYY-MM-DD, found {as_of!r}", param_hint="--as-of") from error
-    try:
-        settings = load(config, overrides or [])
-        engine = settings.engine
-        spill = Path(engine.temp_directory) if engine.temp_directory else None
-        with workspace(threads=engine.threads, memory_limit=engine.memory_limit, temp_directory=spill) as db:
-            loaded = ingest(db, settings, day)
-            for shown in (_tables(db, loaded), _empty(db, loaded), _rejected(db)):
-                Console().print(shown)
-    except ClvError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False)
-        raise typer.Exit(error.exit_code) from error
+    day = as_of.date() if as_of else date.today()  # noqa: DTZ011  # a calendar day, as every date here
+    with warehouse.workspace_of(settings) as db:
+        loaded = ingest.load(db, settings, day)
+        for shown in (_tables(db, loaded), _empty(db, loaded), _rejected(db)):
+            Console().print(shown)
     for note in loaded.notes:
         Console().print(f"• {note}", markup=False)
     if loaded.absent:
@@ -110,4 +109,4 @@ def _rejected(db: Engine) -> Shown | str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program.run(main)

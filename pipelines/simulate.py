@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from clv import program
+from clv.program import LogFormat
 
 
 def main(
@@ -19,36 +23,30 @@ def main(
     out: Annotated[Path, typer.Option(help="DuckDB file; the company in it is replaced")] = Path(
         "data/demo.duckdb"
     ),
-    first_graded_month: Annotated[str, typer.Option(help="first day of a month, YYYY-MM-DD")] = "2026-01-01",
+    first_graded_month: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="first day of a month")
+    ] = "2026-01-01",  # type: ignore[assignment]  # typer parses its defaults
     threads: Annotated[
         int, typer.Option(min=1, help="threads of DuckDB; the rows do not depend on them")
     ] = 2,
+    log_format: LogFormat = "text",
 ) -> None:
     """Write an invented B2B company, with its truth, to a DuckDB file (48 months of facts, then 6 more)."""
-    from datetime import date
+    program.start_logging(log_format)
 
     from rich.console import Console
     from rich.table import Table
 
-    from clv.errors import ClvError
     from clv.simulate import simulate
 
-    try:
-        first = date.fromisoformat(first_graded_month)
-    except ValueError as error:
-        raise typer.BadParameter(f"expected YYYY-MM-DD, found {first_graded_month!r}") from error
-    try:
-        rows = simulate(
-            out,
-            customers=customers,
-            prospects=prospects,
-            seed=seed,
-            first_graded_month=first,
-            threads=threads,
-        )
-    except ClvError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False)
-        raise typer.Exit(error.exit_code) from error
+    rows = simulate(
+        out,
+        customers=customers,
+        prospects=prospects,
+        seed=seed,
+        first_graded_month=first_graded_month.date(),
+        threads=threads,
+    )
     table = Table("table", "rows", title=f"{out}, seed {seed}", title_justify="left")
     table.columns[1].justify = "right"
     for name, count in rows.items():
@@ -57,4 +55,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    program.run(main)

@@ -23,6 +23,7 @@ from clv.config import Config
 from clv.errors import ConfigError, TableError
 from clv.ingest import Loaded, load
 from clv.ingest.contract import OTHER_SET_ASIDE, ROW_RULES, STOPS, Action
+from clv.program import guarded
 from clv.tables import CORE
 from clv.warehouse import Engine, workspace
 
@@ -686,7 +687,7 @@ def check_program(*arguments: str) -> Result:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     app = typer.Typer()
-    app.command()(module.main)
+    app.command()(guarded(module.main))
     return CliRunner().invoke(app, list(arguments))
 
 
@@ -704,6 +705,18 @@ def test_check_shows_what_was_set_aside_and_exits_by_the_kind_of_error(tmp_path:
     assert check_program(*arguments, *strict).exit_code == 3
     assert check_program(*arguments, "--set", "nonsense=1").exit_code == 2
     assert check_program("--config", str(tmp_path / "my.yaml"), "--as-of", "soon").exit_code == 2
+
+
+def test_a_path_may_name_an_environment_variable(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = written(tmp_path, sound())
+    sources["order_lines"]["path"] = "${CLV_TEST_FOLDER}/order_lines.csv"
+    monkeypatch.delenv("CLV_TEST_FOLDER", raising=False)
+    with pytest.raises(TableError, match="expected the environment variable CLV_TEST_FOLDER, found none"):
+        load(engine, settings_for(sources), AS_OF)
+    monkeypatch.setenv("CLV_TEST_FOLDER", str(tmp_path))
+    assert load(engine, settings_for(sources), AS_OF).row_counts["order_lines"] > 0
 
 
 # Real companies

@@ -6,6 +6,7 @@ import csv
 import difflib
 import glob
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def opened(db: Engine, name: str, source: Source, config: Config) -> Iterator[Re
 
 def _file(db: Engine, name: str, source: Source, path: str) -> Relation:
     label = f"sources.{name} ({path})"
-    found = _in_package(label, path) if path.startswith(_PACKAGE) else path
+    found = _in_package(label, path) if path.startswith(_PACKAGE) else _expanded(label, path)
     first = Path(next(iter(sorted(glob.glob(found))), found))
     if not first.is_file():
         raise TableError(f"{label}: expected a file, found none. Check sources.{name}.path.")
@@ -104,6 +105,20 @@ def _file(db: Engine, name: str, source: Source, path: str) -> Relation:
     if kind == "csv":
         return _delimited(label, found, _header(label, first, source.delimiter), source.delimiter)
     return _whitespace(label, found, tuple(_first_text_line(label, first).split()))
+
+
+def _expanded(label: str, path: str) -> str:
+    """`path` with ${NAME} replaced by the environment's NAME."""
+
+    def value(match: re.Match[str]) -> str:
+        try:
+            return os.environ[match[1]]
+        except KeyError:
+            raise TableError(
+                f"{label}: expected the environment variable {match[1]}, found none. Set it, or name the path."
+            ) from None
+
+    return re.sub(r"\$\{(\w+)\}", value, path)
 
 
 def _delimited(label: str, path: str, header: tuple[str, ...], delimiter: str) -> Relation:

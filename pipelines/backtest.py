@@ -59,9 +59,7 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
             known = truth.read(db, config, as_of)
 
         with step("lifetime value"), part("lifetime_value"):
-            made = learn.forecast_lifetime_value(
-                db, as_of, config, basis=basis, horizon=horizon, with_interval=True
-            )
+            made = learn.forecast_lifetime_value(db, as_of, config, basis=basis, horizon=horizon)
             report["customers"] = len(made.frame)
             if known:
                 true["lifetime_value"] = truth.of_value(known, made)

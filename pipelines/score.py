@@ -87,11 +87,11 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                         customers,
                         measured,
                         unassigned(db, as_of),
-                        champion.models.lifetime_value.level,
+                        champion.models.lifetime_value,
                         config,
                     )
                 ],
-                "value_outlook": [outlook.value_outlook(measured, config)],
+                "value_outlook": [outlook.value_outlook(measured, champion.models, config)],
                 "invoice_outlook": [outlook.invoice_outlook(measured, champion.models, config)],
                 "rejected_rows": [ingest.rejected_rows(db)],
             }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from clv import program
 from clv.program import AsOf, ConfigPath, LogFormat, Overrides, step
@@ -12,8 +14,11 @@ if TYPE_CHECKING:
     from clv.config import Config
 
 
-def train(config: Config, as_of: date) -> str:
-    """Learn everything that grading needs from the facts before `as_of`; returns the MLflow run id."""
+def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str:
+    """Learn everything that grading needs from the facts before `as_of`; returns the MLflow run id.
+
+    `tune_minutes`: search the shape of the lifetime-value model for so long first.
+    """
     from clv import champions, criteria, evidence, grades, ingest, learn, publish, tracking, warehouse
     from clv.contribution import price_lines
 
@@ -23,10 +28,16 @@ def train(config: Config, as_of: date) -> str:
             pricing = price_lines(db, config)
             facts = evidence.fingerprint(db)
         store = tracking.open_store(config.company, config.mlflow.tracking_uri, config.mlflow.artifact_dir)
+        basis, horizon = pricing.basis, learn.horizon_of(config)
+        tuned = None
+        if tune_minutes:
+            with step("searching the shape of the lifetime-value model"):
+                tuned = learn.tune_lifetime_value(
+                    db, as_of, config, basis=basis, horizon=horizon, minutes=tune_minutes
+                )
+                config = tuned.config
         with step("learning lifetime value, tested on the last horizon"):
-            value, present = learn.learn_lifetime_value(
-                db, as_of, config, basis=pricing.basis, horizon=learn.horizon_of(config)
-            )
+            value, present = learn.learn_lifetime_value(db, as_of, config, basis=basis, horizon=horizon)
         with step("learning payment delay, tested on the last half year"):
             active = present.loc[present["is_active"], "customer_id"]
             payment = learn.learn_payment_delay(db, as_of, config, active)
@@ -43,6 +54,8 @@ def train(config: Config, as_of: date) -> str:
             params = evidence.params(config, as_of, loaded, pricing)
             with tracking.training_run(store, f"train {as_of}", params=params, tags={"as_of": as_of}) as run:
                 evidence.log(run, config, learned, chosen.models, measured, facts)
+                if tuned:
+                    run.log_table(tuned.trials, "lifetime-value/tuning.json")
                 champions.register(store, run, as_of, chosen, learned, grading)
         record.mlflow_run_id, record.why = run.run_id, dict(chosen.why)
     for name, what in chosen.why.items():
@@ -50,12 +63,25 @@ def train(config: Config, as_of: date) -> str:
     return run.run_id
 
 
-def main(config: ConfigPath, as_of: AsOf, set_: Overrides = None, log_format: LogFormat = "text") -> None:
+def main(
+    config: ConfigPath,
+    as_of: AsOf,
+    tune: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            metavar="MINUTES",
+            help="First search the shape of the lifetime-value model for so long.",
+        ),
+    ] = None,
+    set_: Overrides = None,
+    log_format: LogFormat = "text",
+) -> None:
     """Fit, evaluate, log, register and, where the gate lets it pass, promote the models of one date."""
     from clv.config import load
 
     program.start_logging(log_format)
-    train(load(config, set_ or ()), as_of.date())
+    train(load(config, set_ or ()), as_of.date(), tune)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def configured(**sections: Any) -> Config:
 
 
 CONFIG = configured()
+CATEGORIES = {"p1": "tools", "p2": "tools", "p3": "paint"}
 
 
 class Line(NamedTuple):
@@ -80,6 +81,8 @@ def on(day: int | None) -> date | None:
 def fill(db: Engine, lines: Sequence[Line], events: Sequence[Event] = ()) -> None:
     for table in CORE.values():
         db.run(f"CREATE OR REPLACE TABLE main.{table.name} ({table.ddl()})")
+    for product, category in CATEGORIES.items():
+        db.run("INSERT INTO main.products (product_id, category) VALUES (?, ?)", [product, category])
     for line in lines:
         row = line._asdict() | {"day": on(line.day), "posted_day": on(line.posted_day)}
         db.run(
@@ -132,9 +135,13 @@ def twin(db: Engine, events: Sequence[Event], config: Config) -> dict[str, dict[
 def twin_of(lines: list[tuple[Any, ...]], events: list[Event], config: Config) -> dict[str, float | None]:
     day_net: dict[date, float] = defaultdict(float)
     day_value: dict[date, float] = defaultdict(float)
-    for day, _, net, value, _, _ in lines:
+    day_units: dict[date, float] = {}
+    for day, _, net, value, quantity, _ in lines:
         day_net[day] += float(net)
         day_value[day] += float(value)
+        if net > 0 and quantity is not None:
+            day_units[day] = day_units.get(day, 0.0) + float(quantity)
+    units = sum(day_units.values()) if day_units else None
     age = {day: (AS_OF - day).days for day in day_net}
     bought = sorted(day for day, net in day_net.items() if net > 1e-9)
     values = [day_value[day] for day in bought]
@@ -167,13 +174,23 @@ def twin_of(lines: list[tuple[Any, ...]], events: list[Event], config: Config) -
         "order_value_sd": deviation(values),
         "returned_ratio_365": -sum(float(line[2]) for line in recent if line[2] < 0) / sold if sold else None,
         "products_365": len({line[5] for line in recent if line[2] > 0 and line[5] is not None}),
+        "categories_365": len(
+            {CATEGORIES[line[5]] for line in recent if line[2] > 0 and line[5] in CATEGORIES}
+        ),
+        "units_total": units,
+        "units_180": None if units is None else sum(n for day, n in day_units.items() if age[day] <= 180),
+        "units_decayed_90": sum(round(n * 2 ** (-age[day] / 90), 6) for day, n in day_units.items())
+        if day_units
+        else None,
+        "units_per_order": units / len(bought) if units is not None and bought else None,
+        "value_per_unit": sum(day_value[day] for day in day_units) / units if (units or 0) > 1e-9 else None,
         "margin_ratio_365": value_365 / revenue if revenue > 1e-9 else None,
         "services_365": sum(event.day >= -365 for event in events),
         "frequency": len(bought) - 1 if bought else None,
         "recency_days": (bought[-1] - bought[0]).days if bought else None,
         "T_days": (AS_OF - (bought or sorted(age))[0]).days,
         "order_count": len(bought),
-        "mean_order_value": mean(values) if values else None,
+        "mean_order_value": sum(day_value.values()) / len(bought) if bought else None,
         "revenue_365": revenue,
         "order_amount": sum(float((line[4] or 0) if by_quantity else line[2]) for line in in_window),
         "has_recent_order": any(day >= add_months(AS_OF, -config.tiers.active_months) for day in bought),
@@ -225,7 +242,7 @@ def lines_between(first: int, last: int, posted: st.SearchStrategy[int | None] =
         net_amount=CENTS.map(lambda cents: cents / 100),
         posted_day=posted,
         order_id=st.sampled_from(["o1", "o2", "o3"]),
-        product_id=st.sampled_from(["p1", "p2", None]),
+        product_id=st.sampled_from(["p1", "p2", "p3", "p4", None]),
         quantity=st.sampled_from([None, 1.0, 2.5, -1.0]),
     )
 
@@ -366,6 +383,27 @@ def test_a_customer_who_only_returned_goods_has_no_purchase_but_a_row(db: Engine
     assert row.revenue_365 == -90
     assert row.value_365 < 0
     assert not row.has_recent_order
+
+
+def test_what_came_back_on_another_day_lowers_the_mean_order_but_is_no_order(db: Engine) -> None:
+    kept = one(db, [Line("A", -90), Line("A", -30, order_id="o2")])
+    row = one(db, [Line("A", -90), Line("A", -30, order_id="o2"), Line("A", -10, -60.0, order_id="o3")])
+    assert (row.order_count, row.frequency, row.recency_days) == (2, 1, 60)
+    assert row.order_value_mean == kept.order_value_mean
+    assert row.mean_order_value == kept.mean_order_value - 60 * 0.3 / 2
+
+
+def test_units_are_pieces_sold_and_unknown_without_a_quantity(db: Engine) -> None:
+    row = one(
+        db, [Line("A", -200, quantity=4), Line("A", -20, quantity=2, order_id="o2"), Line("A", -5, -50.0)]
+    )
+    assert (row.units_total, row.units_180, row.units_per_order) == (6, 2, 3)
+    without = one(db, [Line("A", -20, quantity=None)])
+    assert (
+        without[["units_total", "units_180", "units_decayed_90", "units_per_order", "value_per_unit"]]
+        .isna()
+        .all()
+    )
 
 
 def test_types_of_columns_do_not_depend_on_what_is_missing(db: Engine) -> None:

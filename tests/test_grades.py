@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -14,6 +15,7 @@ from clv import grades, tiers
 from clv.config import Config
 from clv.criteria import CUSTOMER_CRITERIA, Measured
 from clv.grades import Graded
+from clv.models.lifetime_value import LifetimeValue
 from clv.tables import PUBLISHED
 from clv.warehouse import Engine
 
@@ -21,6 +23,16 @@ AS_OF = date(2026, 1, 1)
 NOBODY = pd.DataFrame({"customer_id": [], "tier": []})
 NO_LINES = pd.DataFrame({"rule": [], "lines": [], "net_amount": []})
 FIRST = pd.DataFrame(columns=["customer_id", "value_source", "tier"])
+LEVEL = replace(
+    LifetimeValue.last_period(
+        pd.DataFrame({"value_365": [1.0], "is_active": [True]}),
+        basis="contribution",
+        horizon_days=365,
+        why="",
+    ),
+    level=1.25,
+    total_log_sd=0.1,
+)
 VERSIONS = {"lifetime-value": "3", "payment-delay": "2", "prospect-value": "5", "grading": "7"}
 
 
@@ -48,6 +60,7 @@ def measured_of(
             "customer_id": [f"c{i:03}" for i in range(n)],
             "is_active": True,
             "clv": worth,
+            "expected_cost_to_serve": 1.0,
             "contribution_margin": worth / 2,
             "order_amount": worth * 5,
             "revenue": worth * 5,
@@ -147,7 +160,7 @@ def test_nobody_active_leaves_everybody_inactive() -> None:
     summary = grades.tier_summary(graded).set_index("tier")
     assert summary.loc["inactive", "customers"] == 30
     assert summary.loc["important", "customers"] == 0
-    facts = grades.month_facts(graded, measured, NO_LINES, 1.0, config_of()).set_index("name")["value"]
+    facts = grades.month_facts(graded, measured, NO_LINES, LEVEL, config_of()).set_index("name")["value"]
     assert (facts["active_customers"], facts["inactive_customers"]) == (0, 30)
 
 
@@ -352,12 +365,16 @@ def test_a_summary_without_contribution_leaves_it_null_and_an_empty_tier_holds_n
 def test_month_facts_name_what_weights_really_decide() -> None:
     measured = measured_of(60, prospects=25)
     unassigned = pd.DataFrame({"rule": ["unknown_customer"], "lines": [2], "net_amount": [120.5]})
-    rows = grades.month_facts(customers_of(measured), measured, unassigned, 1.25, config_of())
+    rows = grades.month_facts(customers_of(measured), measured, unassigned, LEVEL, config_of())
     facts = rows.set_index("name")["value"]
     assert facts["prospects"] == 25
     assert facts["revenue_unassigned"] == 120.5
     assert facts["clv_level_constant"] == 1.25
-    assert facts["clv_total"] == pytest.approx(measured.customers["clv"].sum())
+    total = measured.customers["clv"].sum()
+    assert facts["clv_total"] == pytest.approx(total)
+    # 60 customers cost 1 each to serve, which is certain
+    assert facts["clv_total_low"] == pytest.approx((total + 60) * np.exp(-0.12816) - 60)
+    assert facts["clv_total_high"] == pytest.approx((total + 60) * np.exp(0.12816) - 60)
     effective = [facts[f"effective_weight_{name}"] for name in CUSTOMER_CRITERIA]
     assert sum(effective) == pytest.approx(1.0)
     assert facts["correlation_lifetime_value_contribution"] > 0.8

@@ -60,8 +60,14 @@ FEATURES: tuple[Feature, ...] = (
     Feature("order_value_last", "order_value", 1, "money"),
     Feature("order_value_first", "order_value", 0, "money"),
     Feature("order_value_sd", "order_value", 0, "money"),
+    Feature("units_total", "units", 1, "number"),
+    Feature("units_180", "units", 1, "number"),
+    Feature("units_decayed_90", "units", 1, "number"),
+    Feature("units_per_order", "units", 0, "number"),
+    Feature("value_per_unit", "units", 0, "money"),
     Feature("returned_ratio_365", "returns", -1, "ratio"),
     Feature("products_365", "breadth", 0, "count"),
+    Feature("categories_365", "breadth", 0, "count"),
     Feature("margin_ratio_365", "margin", 0, "ratio"),
     Feature("services_365", "service", 0, "count"),
 )
@@ -94,10 +100,11 @@ def customer_features(db: Engine, as_of: date, config: Config, horizon_days: int
     `mean_order_value`, `revenue_365`, `order_amount` of the configured window, `has_recent_order` (within
     `tiers.active_months`), declared attributes, `segment`, `name`, `sales_rep`, `account_group_id`. A purchase
     occasion is a day whose net amount is positive, a return never; `value` is contribution before cost to
-    serve, or net revenue (contribution.price_lines decides), returns netted. A customer without an occasion
-    has `order_count` 0, no `frequency`, `recency_days` or mean, and `T_days` since the first fact. Windows of n
-    days are [as_of - n, as_of). Money is float64 in the reporting currency, from exact sums. Leaves `past`
-    showing `as_of`.
+    serve, or net revenue (contribution.price_lines decides), returns netted; `mean_order_value` is all of it, what
+    came back on other days too, per occasion. A customer without an occasion has `order_count` 0, no `frequency`,
+    `recency_days` or mean, and `T_days` since the first fact. Units are pieces sold, null where no quantity is on
+    record. Windows of n days are [as_of - n, as_of). Money is float64 in the reporting currency, from exact sums.
+    Leaves `past` showing `as_of`.
     """
     see(db, as_of)
     return db.frame(features_sql(as_of, config, horizon_days))
@@ -137,6 +144,11 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
         "sum(net) FILTER (WHERE age_days <= 365) AS revenue_365",
         "sum(returned) FILTER (WHERE age_days <= 365) AS returned_365",
         "sum(sold) FILTER (WHERE age_days <= 365) AS sold_365",
+        "sum(units) AS units_total",
+        "sum(units) FILTER (WHERE age_days <= 180) AS units_180",
+        f"sum({_decayed('units', 90)}) AS units_decayed_90",
+        "sum(value) FILTER (WHERE units IS NOT NULL) AS value_of_units",
+        "sum(value) AS value_total",
         "sum(value) FILTER (WHERE is_purchase) AS purchase_value",
         "sum(value - value_of_first) FILTER (WHERE is_purchase) AS spread_sum",
         f"sum({_squared('value - value_of_first')}) FILTER (WHERE is_purchase) AS spread_squared",
@@ -157,6 +169,7 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
         WITH days AS (
             SELECT customer_id, order_date AS day, sum(net_amount) AS net,
                 sum(value) AS value, sum(coalesce(quantity, 0)) AS quantity,
+                sum(quantity) FILTER (WHERE net_amount > 0) AS units,
                 sum(CASE WHEN net_amount < 0 THEN -net_amount ELSE 0 END) AS returned,
                 sum(CASE WHEN net_amount > 0 THEN net_amount ELSE 0 END) AS sold
             FROM past.order_lines GROUP BY customer_id, order_date
@@ -170,7 +183,8 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
         ), history AS (
             SELECT customer_id, {", ".join(aggregates)} FROM placed GROUP BY customer_id
         ), breadth AS (
-            SELECT customer_id, count(DISTINCT product_id) AS products_365 FROM past.order_lines
+            SELECT customer_id, count(DISTINCT product_id) AS products_365, count(DISTINCT category) AS categories_365
+            FROM past.order_lines LEFT JOIN past.products USING (product_id)
             WHERE net_amount > 0 AND order_date >= DATE '{as_of - timedelta(days=365)}' GROUP BY customer_id
         ), link AS (
             SELECT customer_id, account_group_id,
@@ -186,7 +200,7 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
             {_double("date_diff('day', first_day, last_day)")} AS recency_days,
             date_diff('day', coalesce(first_day, first_fact_day), DATE '{as_of}') AS T_days,
             orders_total AS order_count,
-            {_double("purchase_value")} / nullif(orders_total, 0) AS mean_order_value,
+            {_double("value_total")} / nullif(orders_total, 0) AS mean_order_value,
             {_double(since_last)} AS days_since_last_purchase,
             CASE WHEN gap_sum > 0 THEN {since_last} * (orders_total - 1) / {_double("gap_sum")} END AS overdue_ratio,
             orders_total, {", ".join(f"orders_{days}" for days in WINDOWS_DAYS)}, orders_previous_90,
@@ -202,7 +216,13 @@ def features_sql(as_of: date, config: Config, horizon_days: int) -> str:
             {_double("order_value_first")} AS order_value_first,
             {_sd("spread_sum", "spread_squared", "orders_total")} AS order_value_sd,
             {_double("returned_365")} / nullif({_double("sold_365")}, 0) AS returned_ratio_365,
-            coalesce(products_365, 0) AS products_365, coalesce(services_365, 0) AS services_365,
+            {_double("units_total")} AS units_total,
+            CASE WHEN units_total IS NOT NULL THEN {_double("coalesce(units_180, 0)")} END AS units_180,
+            {_double("units_decayed_90")} AS units_decayed_90,
+            {_double("units_total")} / nullif(orders_total, 0) AS units_per_order,
+            CASE WHEN units_total > 0 THEN {_double("value_of_units")} / {_double("units_total")} END AS value_per_unit,
+            coalesce(products_365, 0) AS products_365, coalesce(categories_365, 0) AS categories_365,
+            coalesce(services_365, 0) AS services_365,
             CASE WHEN revenue_365 > 0 THEN {_double("value_365")} / {_double("revenue_365")} END AS margin_ratio_365,
             {_zero("revenue_365")}, {_zero("order_amount")}, has_recent_order
         FROM history AS h

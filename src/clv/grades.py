@@ -21,6 +21,7 @@ from clv.tables import PUBLISHED
 
 if TYPE_CHECKING:
     from clv.config import Config
+    from clv.models.lifetime_value import LifetimeValue
     from clv.warehouse import Engine
 
 Floats = NDArray[np.float64]
@@ -266,11 +267,11 @@ def tier_summary(graded: Graded) -> pd.DataFrame:
 
 
 def month_facts(
-    graded: Graded, measured: Measured, unassigned: pd.DataFrame, level: float, config: Config
+    graded: Graded, measured: Measured, unassigned: pd.DataFrame, value_model: LifetimeValue, config: Config
 ) -> pd.DataFrame:
     """Rows of the table `month_facts`: what holds for the month as a whole.
 
-    `unassigned`: contribution.unassigned; `level`: the constant of the value model.
+    `unassigned`: contribution.unassigned; `value_model`: the one that grades.
     """
     active = graded.frame["is_active"].to_numpy(bool)
     frame, scores = graded.frame.loc[active], graded.scores.loc[active, measured.switched_on]
@@ -285,7 +286,7 @@ def month_facts(
         *((name, None, policy) for name, policy in policies_of(config).items()),
         (
             "clv_level_constant",
-            level,
+            value_model.level,
             "by which the value model's total was moved to the mean of three forecasts",
         ),
     ]
@@ -298,6 +299,14 @@ def month_facts(
     total = frame["clv"].sum(min_count=1)
     if np.isfinite(total):
         rows.append(("clv_total", float(total), "expected value of all active customers"))
+        clv, cost = (frame[name].to_numpy(np.float64) for name in ("clv", "expected_cost_to_serve"))
+        interval = value_model.total_interval(clv, cost)
+        if interval is not None:
+            detail = "end of the 80 % interval of that total: chance of customers, and the level they share"
+            rows += [
+                ("clv_total_low", interval[0], f"lower {detail}"),
+                ("clv_total_high", interval[1], f"upper {detail}"),
+            ]
     for name, weight in composite.effective_weights(scores, config.composite.weights).items():
         if np.isfinite(weight):
             given = config.composite.weights.get(name, 0.0)

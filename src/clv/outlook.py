@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from clv.config import Config
 
 
-def value_outlook(measured: Measured, config: Config) -> pd.DataFrame:
-    """Rows of value_outlook: the configured horizon of every customer with a `clv`."""
+def value_outlook(measured: Measured, models: Models, config: Config) -> pd.DataFrame:
+    """Rows of value_outlook: every customer with a `clv`, over its horizon and the further ones of the model."""
     frame = measured.customers.loc[measured.customers["clv"].notna()]
-    return frame[["customer_id", "clv", "clv_low", "clv_high"]].assign(
+    own = frame[["customer_id", "clv", "clv_low", "clv_high"]].assign(
         horizon_months=config.lifetime_value.horizon_months, is_extrapolation=False
     )
+    if models.lifetime_value.mode == "last_period" or frame.empty:
+        return own
+    return pd.concat([own, models.lifetime_value.outlook(frame)], ignore_index=True)
 
 
 def invoice_outlook(measured: Measured, models: Models, config: Config) -> pd.DataFrame:

@@ -53,6 +53,11 @@ class Horizon:
         return (self.after(start) - start).days
 
 
+def day_factor(annual_ratio: float) -> float:
+    """What a value one day ahead is worth now, at an annual effective rate; d days ahead, its d-th power."""
+    return float((1 + annual_ratio) ** (-1 / DAYS_PER_YEAR))
+
+
 def discount_sql(date_sql: str, start: date, annual_ratio: float) -> str:
     """SQL factor that discounts a value dated `date_sql` to `start` at an annual effective rate."""
     days = f"date_diff('day', DATE '{start}', {date_sql})"

@@ -31,7 +31,8 @@ Figures = dict[str, Any]
 class Truth:
     """True expectations as of a date.
 
-    `customers`: a row per customer with `expected_net_revenue_12m`, `expected_contribution_12m` (both discounted) and
+    `customers`: a row per customer with `expected_net_revenue_12m`, `expected_contribution_12m` (both discounted, the
+    latter after product cost, freight and handling) and
     `late_payment_probability` (of the next three months); `invoices`: `late_payment_probability` of each, at its
     issue; `prospects`: `conversion_probability_90d`, `expected_contribution_12m`.
     """
@@ -57,8 +58,14 @@ def read(db: Engine, config: Config, as_of: date) -> Truth:
             listed = ", ".join(str(day) for day in sorted(days))
             raise ModelError(f"The truth of {as_of} was not written; it is known for {listed}.")
         of_day = f"WHERE as_of_date = DATE '{as_of}'"
+        customers = db.frame(f"SELECT * FROM simulated.truth.customer_months {of_day} ORDER BY customer_id")
+        # The simulator knows product cost alone: freight and handling at the rate of the sales on record.
+        [(rate,)] = db.rows(
+            "SELECT CAST(sum(variable_cost) / sum(net_amount) AS DOUBLE) FROM main.order_lines"
+        )
+        customers["expected_contribution_12m"] -= rate * customers["expected_net_revenue_12m"]
         return Truth(
-            db.frame(f"SELECT * FROM simulated.truth.customer_months {of_day} ORDER BY customer_id"),
+            customers,
             db.frame("SELECT * FROM simulated.truth.invoices ORDER BY invoice_id"),
             db.frame(f"SELECT * FROM simulated.truth.prospects {of_day} ORDER BY customer_id"),
         )

@@ -18,8 +18,10 @@ from clv.customers import customer_frame
 from clv.errors import ModelError
 from clv.features import FEATURES, customer_features
 from clv.models import boosting, btyd
-from clv.models.lifetime_value import Interval, LifetimeValue
+from clv.models.lifetime_value import LifetimeValue
+from clv.models.value_interval import Interval, total_log_sd
 from clv.models.value_parts import BTYD_INPUTS, Blend, BuyTillYouDie, LastPeriod, Trees
+from clv.models.value_training import fit_part, out_of_fold
 from clv.outcomes import realised_value
 from clv.period import Horizon
 from clv.warehouse import workspace
@@ -72,6 +74,10 @@ class Company:
                 outcome = realised_value(db, day, HORIZON, self.config, basis=basis)
                 rows = features.merge(outcome, on="customer_id", how="left").assign(snapshot_date=day)
                 rows["realised_value"] = rows["realised_value"].astype("float64").fillna(0.0)
+                shorter = realised_value(db, day, Horizon(months=3), self.config, basis=basis)
+                rows["realised_value_3"] = (
+                    rows["customer_id"].map(shorter.set_index("customer_id")["realised_value"]).fillna(0.0)
+                )
                 snapshots.append(rows)
             self.training = pd.concat(snapshots, ignore_index=True)
         rng = np.random.default_rng(1)
@@ -88,12 +94,25 @@ class Company:
             basis="contribution",
             horizon_days=DAYS,
             last_actual=last_actual,
+            outlooks={3: 90, 12: 365, 120: 3652},
+        )
+
+    def learn(self, training: pd.DataFrame, present: pd.DataFrame) -> LifetimeValue:
+        """The model of other frames."""
+        return LifetimeValue.fit(
+            training,
+            present,
+            self.config,
+            basis="revenue",
+            horizon_days=DAYS,
+            outlooks={3: 90, 12: 365, 120: 3652},
         )
 
     def some(self, frame: pd.DataFrame, customers: int, scale: float = 1.0) -> pd.DataFrame:
         """The first customers alone, all money times `scale`."""
         kept = frame[frame["customer_id"] < f"K{customers:04d}"].reset_index(drop=True)
-        money = [name for name in (*MONEY, "realised_value", "cost_to_serve_12m") if name in kept.columns]
+        names = (*MONEY, "realised_value", "realised_value_3", "cost_to_serve_12m")
+        money = [name for name in names if name in kept.columns]
         kept[money] = kept[money].astype("float64") * scale
         return kept
 
@@ -106,9 +125,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
 @pytest.fixture(scope="module")
 def models(company: Company) -> dict[str, LifetimeValue]:
     """One model of each mode, with an interval; and the fallback."""
-    fitted = {mode: company.fit(customers) for mode, customers in MODES.items()}
-    interval = Interval(edges=(100.0, 500.0), low=(0.0, 0.3, 0.6), high=(3.0, 2.0, 1.5))
-    found = {mode: model.calibrated(interval) for mode, model in fitted.items()}
+    found = {mode: company.fit(customers) for mode, customers in MODES.items()}
     last = LifetimeValue.last_period(company.present, basis="contribution", horizon_days=DAYS, why="no skill")
     return found | {"last_period": last}
 
@@ -165,18 +182,114 @@ def test_the_interval_holds_the_point(company: Company, models: dict[str, Lifeti
     assert (predicted["clv_low"] < predicted["clv_high"]).all()
 
 
-def test_interval_covers_eighty_percent_of_what_it_was_learned_on() -> None:
+@pytest.mark.parametrize("buying", [1.0, 0.95, 0.85, 0.5])
+def test_interval_covers_eighty_percent_of_further_customers_however_many_buy_nothing(buying: float) -> None:
     rng = np.random.default_rng(0)
-    predicted = rng.lognormal(3, 1, 5000)
-    realised = predicted * rng.lognormal(0, 0.5, 5000) * (rng.random(5000) < 0.9)
-    low, high = Interval.fit(predicted, realised).around(predicted)
-    assert np.mean((low <= realised) & (realised <= high)) == pytest.approx(0.8, abs=0.06)
+    predicted = rng.lognormal(3, 1, 20_000)
+    # the mean of the factor is 1, and its spread differs with the size of the customer
+    factor = np.exp(rng.normal(0, 0.3 + 0.3 * (predicted > 20), 20_000)) * (rng.random(20_000) < buying)
+    realised = predicted * factor
+    low, high = Interval.fit(predicted[:10_000], realised[:10_000]).around(predicted[10_000:])
+    top = predicted[10_000:] > np.quantile(predicted, 0.8)
+    inside = (low <= realised[10_000:]) & (realised[10_000:] <= high)
+    floor = (
+        0.8 if buying >= 0.8 else 0.79
+    )  # where most buy nothing the point itself lies above a fifth of them
+    assert floor - 0.02 < inside.mean() < (0.82 if buying >= 0.8 else 0.9)
+    assert inside[top].mean() == pytest.approx(0.8, abs=0.03 if buying >= 0.8 else 0.1)
 
 
 def test_interval_of_a_handful_of_customers_is_one_bin() -> None:
     interval = Interval.fit(np.arange(1.0, 20.0), np.arange(1.0, 20.0) * 2)
     assert interval.edges == ()
     assert interval.low == interval.high == (2.0,)
+
+
+def test_interval_by_hand() -> None:
+    """Nine ratios have ten places between them: a tenth lies below the first, a tenth above the ninth."""
+    predicted, realised = np.full(9, 10.0), np.array([5.0, 6, 7, 8, 9, 10, 11, 12, 40])
+    assert Interval.fit(predicted, realised) == Interval((), (0.5,), (4.0,))
+    # With one of nothing the lower end takes no tenth away, so two lie above: the eighth of nine.
+    realised[0] = 0
+    assert Interval.fit(predicted, realised) == Interval((), (0.0,), (1.2,))
+
+
+def test_a_total_is_as_sure_as_its_customers_and_its_level() -> None:
+    predicted, realised = np.full(10_000, 5.0), np.tile([0.0, 10.0], 5_000)
+    # chance: sqrt(10,000 x 25) / 50,000 = 0.01; the level: at least 0.12
+    assert total_log_sd(predicted, realised, [50_000.0]) == pytest.approx(np.hypot(0.01, 0.12))
+    apart = [50_000.0, 50_000.0 * np.exp(0.5)]
+    assert total_log_sd(predicted, realised, apart) == pytest.approx(np.hypot(0.01, 0.5 / np.sqrt(2)))
+
+
+@LEARNED_MODES
+def test_value_never_falls_as_the_horizon_grows(
+    company: Company, models: dict[str, LifetimeValue], mode: str
+) -> None:
+    model, frame = models[mode], company.present
+    own = model.predict(frame)[["customer_id", "clv", "clv_low", "clv_high"]].assign(horizon_months=6)
+    found = pd.concat([model.outlook(frame), own], ignore_index=True)
+    assert sorted(found["horizon_months"].unique()) == [3, 6, 12, 120]
+    assert np.isfinite(found[["clv", "clv_low", "clv_high"]]).all(axis=None)
+    assert (found["clv_low"] <= found["clv"]).all()
+    assert (found["clv"] <= found["clv_high"]).all()
+    by_horizon = found.pivot(index="customer_id", columns="horizon_months", values="clv")
+    positive = (by_horizon[6] >= 0).to_numpy()
+    assert (~positive).any()
+    steps = np.diff(by_horizon.to_numpy(), axis=1)
+    assert (steps[positive] >= 0).all()
+    assert (steps[~positive] <= 0).all()
+    beyond = found[found["is_extrapolation"].eq(True)]
+    assert set(beyond["horizon_months"]) == {12, 120}
+
+
+@LEARNED_MODES
+def test_a_shorter_horizon_holds_what_it_brought(
+    company: Company, models: dict[str, LifetimeValue], mode: str
+) -> None:
+    """Half of the horizon, on the rows learned from: as much in total as then came."""
+    model = models[mode]
+    rows = company.some(company.training, MODES[mode]).assign(cost_to_serve_12m=0.0)
+    forecast, whole = model.outlook(rows), model.predict(rows)["clv"].sum() / model.level
+    half = forecast.loc[forecast["horizon_months"] == 3, "clv"].sum() / model.level
+    realised = rows[["realised_value_3", "realised_value"]].sum()
+    assert half / whole == pytest.approx(realised["realised_value_3"] / realised["realised_value"], rel=0.1)
+
+
+def test_without_a_purchase_model_value_comes_evenly(company: Company) -> None:
+    once = company.present.assign(frequency=0, recency_days=0, order_count=1)
+    model = company.learn(company.training, once)
+    assert model.purchases is None
+    found = model.outlook(once).set_index("horizon_months")
+    later = found.loc[120, "clv"].to_numpy() / model.predict(once)["clv"].to_numpy()
+    days, factor = 3652, 1.1 ** (-1 / 365)
+    worth = np.cumsum(factor ** (np.arange(days) + 0.5))
+    np.testing.assert_allclose(later, worth[-1] / worth[DAYS - 1], rtol=1e-9)
+
+
+@LEARNED_MODES
+def test_the_total_has_an_interval_around_it(
+    company: Company, models: dict[str, LifetimeValue], mode: str
+) -> None:
+    predicted = models[mode].predict(company.present)
+    clv, cost = (predicted[name].to_numpy() for name in ("clv", "expected_cost_to_serve"))
+    found = models[mode].total_interval(clv, cost)
+    assert found is not None
+    assert found[0] < clv.sum() < found[1]
+    assert models["last_period"].total_interval(clv, cost) is None
+
+
+def test_no_customer_is_forecast_by_trees_that_saw_what_it_did(company: Company) -> None:
+    """Trees that learn by heart are right on their own rows only: out of fold they must not be."""
+    rng = np.random.default_rng(5)
+    luck = company.training.assign(realised_value=rng.lognormal(4, 1, len(company.training)))
+    settings = company.config.lifetime_value.model_copy(update={"rounds": 600, "learning_rate": 0.3})
+    config = company.config.model_copy(update={"lifetime_value": settings})
+    part = fit_part(luck, company.present, None, config)
+    own = part.raw(part.inputs(luck))
+    realised = np.log(luck["realised_value"].to_numpy())
+    assert np.corrcoef(own, realised)[0, 1] > 0.3
+    assert abs(np.corrcoef(out_of_fold(part, luck, config), realised)[0, 1]) < 0.1
 
 
 @ALL_MODES
@@ -251,7 +364,8 @@ def test_the_fallback_is_the_last_period_and_promises_nothing(
     )
     assert isinstance(models["last_period"].part, LastPeriod)
     assert models["last_period"].verdict == "no skill"
-    assert models["last_period"].calibrated(Interval((), (0.0,), (1.0,))).interval is None
+    assert models["last_period"].interval is None
+    assert models["last_period"].outlook(company.present).empty
 
 
 def odd_customers(company: Company) -> pd.DataFrame:
@@ -313,13 +427,13 @@ def test_the_level_moves_no_rank_and_is_bounded(company: Company) -> None:
 def test_nobody_buying_in_the_label_windows_is_refused_by_name(company: Company) -> None:
     silent = company.training.assign(realised_value=0.0)
     with pytest.raises(ModelError, match="Nobody bought anything in the label windows"):
-        LifetimeValue.fit(silent, company.present, company.config, basis="revenue", horizon_days=DAYS)
+        company.learn(silent, company.present)
 
 
 @pytest.mark.parametrize("times", [0.1, 10.0])
 def test_a_btyd_total_far_from_the_last_horizon_is_left_out_and_said(company: Company, times: float) -> None:
     moved = company.training.assign(realised_value=company.training["realised_value"] * times)
-    model = LifetimeValue.fit(moved, company.present, company.config, basis="revenue", horizon_days=DAYS)
+    model = company.learn(moved, company.present)
     assert model.purchases is None
     assert "between 1/5 and 5 times is plausible" in model.verdict
     assert model.mode == "tweedie"
@@ -332,7 +446,7 @@ def test_a_btyd_total_far_from_the_last_horizon_is_left_out_and_said(company: Co
 
 def test_without_repeat_buyers_the_trees_speak_alone(company: Company) -> None:
     once = company.present.assign(frequency=0, recency_days=0, order_count=1)
-    model = LifetimeValue.fit(company.training, once, company.config, basis="revenue", horizon_days=DAYS)
+    model = company.learn(company.training, once)
     assert model.mode == "tweedie"
     assert "no repeat buyers" in model.verdict
 
@@ -344,3 +458,7 @@ def test_gamma_gamma_reads_all_orders(company: Company, models: dict[str, Lifeti
     purchases = models["tweedie"].purchases
     assert purchases is not None
     assert purchases.fitted == fitted
+    # and over all orders gives back their money
+    outputs, orders = purchases.outputs(bought), bought["order_count"]
+    expected = (outputs["expected_order_value"].to_numpy() * orders.to_numpy()).sum()
+    assert expected == pytest.approx((bought["mean_order_value"] * orders).sum())

@@ -7,6 +7,7 @@ payment record, segment means.
 from clv.learn.learned import Learned
 from clv.learn.payment import PaymentTrial, learn_payment_delay, try_payment_delay
 from clv.learn.prospect import ProspectTrial, learn_prospect_value, try_prospect_value
+from clv.learn.tuning import Tuned, tune_lifetime_value
 from clv.learn.value import (
     ValueForecasts,
     ValueTrial,
@@ -19,6 +20,7 @@ __all__ = [
     "Learned",
     "PaymentTrial",
     "ProspectTrial",
+    "Tuned",
     "ValueForecasts",
     "ValueTrial",
     "forecast_lifetime_value",
@@ -28,4 +30,5 @@ __all__ = [
     "learn_prospect_value",
     "try_payment_delay",
     "try_prospect_value",
+    "tune_lifetime_value",
 ]

@@ -18,10 +18,10 @@ from clv.evaluation import Forecast, Report, value_report
 from clv.features import customer_features
 from clv.learn.learned import Learned
 from clv.models import btyd
-from clv.models.lifetime_value import Interval, LifetimeValue
+from clv.models.lifetime_value import LifetimeValue
 from clv.models.value_parts import BuyTillYouDie
 from clv.outcomes import level_forecast, realised_value
-from clv.period import Horizon, training_snapshots
+from clv.period import UNEQUAL_MONTHS_DAYS, Horizon, training_snapshots
 
 if TYPE_CHECKING:
     from clv.config import Config
@@ -52,7 +52,7 @@ class ValueForecasts:
 
     def judged(self, db: Engine, config: Config) -> ValueTrial:
         """These forecasts beside what then happened, which `db` knows."""
-        frame = _with_outcome(db, self.frame, self.as_of, self.horizon, config, self.basis)
+        frame = with_outcome(db, self.frame, self.as_of, self.horizon, config, self.basis)
         return ValueTrial(
             self.forecasts,
             frame["realised_contribution"].to_numpy(np.float64),
@@ -87,10 +87,6 @@ class ValueTrial:
         forecasts = {name: forecast.of(kept) for name, forecast in self.forecasts.items()}
         return {"without_biggest_miss": value_report(self.realised[kept], forecasts, seed)}
 
-    def interval(self) -> Interval:
-        """The ratios of realised to predicted value that this trial found."""
-        return Interval.fit(self.before_cost, self.realised_before_cost)
-
 
 def horizon_of(config: Config) -> Horizon:
     """The horizon of `clv` as configured."""
@@ -117,9 +113,7 @@ def learn_lifetime_value(
         return Learned(fallback, False, str(error)), present
     report = trial.report(config.seed)
     refused = _gate(trial, report, config.seed)
-    if refused is None:
-        model = model.calibrated(trial.interval())
-    else:
+    if refused is not None:
         model = LifetimeValue.last_period(present, basis=basis, horizon_days=days, why=refused)
     learned = Learned(
         model,
@@ -134,22 +128,17 @@ def learn_lifetime_value(
 
 
 def forecast_lifetime_value(
-    db: Engine, as_of: date, config: Config, *, basis: str, horizon: Horizon, with_interval: bool = False
+    db: Engine, as_of: date, config: Config, *, basis: str, horizon: Horizon
 ) -> ValueForecasts:
     """What is predicted at `as_of`, by the model without its gate and by the baselines.
 
-    `with_interval`: calibrated on the horizon before, where history allows it. Raises ModelError where history is
-    too short or nobody bought in it.
+    Raises ModelError where history is too short or nobody bought in it.
     """
     model, frame = _fit(db, as_of, config, basis=basis, horizon=horizon)
-    if with_interval:
-        with suppress(ModelError):
-            before = forecast_lifetime_value(db, horizon.before(as_of), config, basis=basis, horizon=horizon)
-            model = model.calibrated(before.judged(db, config).interval())
     predicted = model.predict(frame)
     value, low, high = (predicted[name].to_numpy(np.float64) for name in ("clv", "clv_low", "clv_high"))
     forecasts = {
-        "model": Forecast(value, low, high) if model.interval else Forecast(value),
+        "model": Forecast(value, low, high),
         "last_period": Forecast(frame["value_365"].to_numpy(np.float64)),
     }
     if model.purchases is not None:
@@ -159,16 +148,27 @@ def forecast_lifetime_value(
     return ValueForecasts(as_of, horizon, basis, frame, model, forecasts)
 
 
-def _fit(
-    db: Engine, as_of: date, config: Config, *, basis: str, horizon: Horizon
-) -> tuple[LifetimeValue, pd.DataFrame]:
-    """The model of mature snapshots before `as_of`, and customer_frame at `as_of`."""
+@dataclass(frozen=True)
+class Histories:
+    """What a lifetime-value model of a date learns from: see LifetimeValue.fit."""
+
+    training: pd.DataFrame
+    present: pd.DataFrame
+    last_actual: float | None
+    outlooks: dict[int, int]
+
+
+def histories(db: Engine, as_of: date, config: Config, *, basis: str, horizon: Horizon) -> Histories:
+    """The mature snapshots before `as_of`, and customer_frame at `as_of`; ModelError where there are none."""
     settings = config.lifetime_value
     days = horizon.length_days(as_of)
     present = customer_frame(db, as_of, config, basis=basis, horizon_days=days)
     [(first,)] = db.rows("SELECT min(order_date) FROM past.order_lines")
     if first is None:
-        raise ModelError(f"No orders before {as_of}: a lifetime value cannot be learned.")
+        raise ModelError(
+            f"History too short to learn from: there is no order before {as_of}, and a model needs "
+            f"{settings.min_history_days} days and a whole horizon before that. Grade by last-period value instead."
+        )
     last_actual = level_forecast(db, as_of, horizon)
     snapshots = training_snapshots(
         as_of,
@@ -178,19 +178,43 @@ def _fit(
         step_days=settings.snapshot_step_days,
         min_history_days=settings.min_history_days,
     )
+    outlooks = _outlooks(as_of, horizon, config)
+    shorter = {months: Horizon(months=months) for months, length in outlooks.items() if length < days}
     training = []
     for day in snapshots:
-        features = customer_features(db, day, config, days)
-        training.append(_with_outcome(db, features, day, horizon, config, basis).assign(snapshot_date=day))
+        rows = with_outcome(db, customer_features(db, day, config, days), day, horizon, config, basis)
+        for months, short in shorter.items():
+            outcome = realised_value(db, day, short, config, basis=basis).set_index("customer_id")
+            realised = rows["customer_id"].map(outcome["realised_value"])
+            rows[f"realised_value_{months}"] = realised.astype("float64").fillna(0.0)
+        training.append(rows.assign(snapshot_date=day))
+    return Histories(pd.concat(training, ignore_index=True), present, last_actual, outlooks)
+
+
+def _fit(
+    db: Engine, as_of: date, config: Config, *, basis: str, horizon: Horizon
+) -> tuple[LifetimeValue, pd.DataFrame]:
+    """The model of mature snapshots before `as_of`, and customer_frame at `as_of`."""
+    found = histories(db, as_of, config, basis=basis, horizon=horizon)
     model = LifetimeValue.fit(
-        pd.concat(training, ignore_index=True),
-        present,
+        found.training,
+        found.present,
         config,
         basis=basis,
-        horizon_days=days,
-        last_actual=last_actual,
+        horizon_days=horizon.length_days(as_of),
+        last_actual=found.last_actual,
+        outlooks=found.outlooks,
     )
-    return model, present
+    return model, found.present
+
+
+def _outlooks(as_of: date, horizon: Horizon, config: Config) -> dict[int, int]:
+    """Months -> days of the further horizons, without those that are the model's own."""
+    own = horizon.length_days(as_of)
+    days = {
+        months: Horizon(months=months).length_days(as_of) for months in config.lifetime_value.outlook_months
+    }
+    return {months: length for months, length in days.items() if abs(length - own) > UNEQUAL_MONTHS_DAYS}
 
 
 def _textbook_value(frame: pd.DataFrame, purchases: BuyTillYouDie) -> Floats:
@@ -236,9 +260,10 @@ def _gate(trial: ValueTrial, report: Report, seed: int) -> str | None:
     return None
 
 
-def _with_outcome(
+def with_outcome(
     db: Engine, frame: pd.DataFrame, start: date, horizon: Horizon, config: Config, basis: str
 ) -> pd.DataFrame:
+    """`frame` of a date beside outcomes.realised_value of the horizon begun then; who did nothing has zeros."""
     outcome = realised_value(db, start, horizon, config, basis=basis)
     joined = frame.merge(outcome, on="customer_id", how="left", validate="1:1")
     names = ["realised_value", "realised_contribution", "realised_orders"]

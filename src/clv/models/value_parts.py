@@ -57,11 +57,15 @@ class LastPeriod:
 
 @dataclass(frozen=True)
 class BuyTillYouDie:
-    """Discounted purchases of the horizon times expected order value, by a fitted BTYD model."""
+    """Discounted purchases of the horizon times expected order value, by a fitted BTYD model.
+
+    `order_value_ratio` scales the expected order value, so that over all orders on record it gives back their money.
+    """
 
     fitted: Btyd
     horizon_days: int
     discount_rate_annual_ratio: float
+    order_value_ratio: float = 1.0
     mode: ClassVar[str] = "btyd"
     players: ClassVar[tuple[Feature, ...]] = BTYD_INPUTS
 
@@ -76,9 +80,8 @@ class BuyTillYouDie:
         purchases = self.fitted.discounted_purchases(
             frequency, recency, tenure, self.horizon_days, self.discount_rate_annual_ratio
         )
-        mean = np.nan_to_num(inputs[:, 3])
-        value = self.fitted.expected_order_value(np.where(mean > 0, frequency + 1, 0), mean)
-        floor = SMALLEST_ORDERS * self.fitted.expected_order_value(0, 0)
+        value = self._order_value(frequency, inputs[:, 3])
+        floor = SMALLEST_ORDERS * self._order_value(np.zeros(1), np.full(1, np.nan))
         return np.log(np.maximum(purchases * value, floor))
 
     def attribute(self, inputs: Floats, reference: Floats) -> Attribution:
@@ -97,8 +100,23 @@ class BuyTillYouDie:
         outputs = np.full((len(frame), len(BTYD_FEATURES)), np.nan)
         outputs[bought, 0] = self.fitted.probability_active(frequency, recency, tenure)
         outputs[bought, 1] = self.fitted.expected_purchases(frequency, recency, tenure, self.horizon_days)
-        outputs[bought, 2] = self.fitted.expected_order_value(np.where(mean > 0, frequency + 1, 0), mean)
+        outputs[bought, 2] = self._order_value(frequency, mean)
         return pd.DataFrame(outputs, columns=[feature.name for feature in BTYD_FEATURES])
+
+    def pace(self, frame: pd.DataFrame, horizon_days: int) -> Floats:
+        """Discounted purchases in the `horizon_days` ahead of a customer like each row that is still active."""
+        inputs = self.inputs(frame)
+        frequency, tenure = np.nan_to_num(np.maximum(inputs[:, 0], 0)), inputs[:, 2]
+        recency = np.where(frequency > 0, tenure, 0.0)
+        purchases = self.fitted.discounted_purchases(
+            frequency, recency, tenure, horizon_days, self.discount_rate_annual_ratio
+        )
+        return purchases / self.fitted.probability_active(frequency, recency, tenure)
+
+    def _order_value(self, frequency: Floats, mean: Floats) -> Floats:
+        """Expected value of an order; of customers without any (null mean) the population's."""
+        count = np.where(np.isnan(mean), 0, frequency + 1)
+        return self.order_value_ratio * self.fitted.expected_order_value(count, np.nan_to_num(mean))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clv.models import maximum_likelihood
-from clv.models.maximum_likelihood import HIGHEST, LOWEST, Derivatives, Minimum, maximise, minimise
+from clv.models.maximum_likelihood import HIGHEST, LOWEST, Derivatives, maximise, minimise
 
 Floats = NDArray[np.float64]
 
@@ -27,9 +27,9 @@ def ridge(logs: Floats) -> Derivatives:
 
 
 def slope(logs: Floats) -> Derivatives:
-    """Falls for ever as the first parameter grows and the second shrinks."""
-    first, second = np.exp(-logs[0]), np.exp(logs[1])
-    return float(first + second), np.array([-first, second]), np.diag([first, second])
+    """Falls for ever as the second parameter shrinks; the first is best at e."""
+    second = np.exp(logs[1])
+    return float((logs[0] - 1) ** 2 + second), np.array([2 * (logs[0] - 1), second]), np.diag([2, second])
 
 
 def nonsense(logs: Floats) -> Derivatives:
@@ -50,12 +50,20 @@ def test_parameters_that_the_data_do_not_tell_apart_are_not_positive_definite() 
     assert found.verdict == "not positive definite"
 
 
-def test_a_loss_that_falls_for_ever_ends_at_the_bounds() -> None:
+def test_a_parameter_that_shrinks_for_ever_is_held_at_the_boundary() -> None:
     found = minimise(slope, np.ones(2))
-    np.testing.assert_allclose(found.params, [HIGHEST, LOWEST])
+    np.testing.assert_allclose(found.params, [np.e, LOWEST])
+    assert found.verdict == "boundary"
+
+
+def test_a_parameter_that_grows_for_ever_explodes() -> None:
+    def reversed_slope(logs: Floats) -> Derivatives:
+        value, slopes, curvature = slope(logs * [1, -1])
+        return value, slopes * [1, -1], curvature
+
+    found = minimise(reversed_slope, np.ones(2))
+    assert found.params[1] == pytest.approx(HIGHEST)
     assert found.verdict == "exploding"
-    only_second = Minimum(np.array([1.0, 1e-5]), 0.0, np.zeros(2), np.eye(2), converged=True)
-    assert only_second.verdict == "boundary"
 
 
 def test_a_loss_that_is_no_number_or_a_search_too_short_has_not_converged(
@@ -101,7 +109,7 @@ def test_a_portion_finds_the_start_and_all_the_answer(guess: float | None) -> No
 
 def test_a_penaliser_adds_its_squares_to_loss_slopes_and_curvature() -> None:
     data = Numbers(np.full(10, 4.0))
-    found = maximise(poisson, data, lambda part: None, [np.array([1.0])], 0.5)
+    found = maximise(poisson, data, lambda part: pytest.fail("not to be asked"), [np.array([1.0])], 0.5)
     # counts / mean - 1 = 2 * penaliser * mean
     assert found.params[0] == pytest.approx((-1 + np.sqrt(17)) / 2)
     mean = found.params[0]

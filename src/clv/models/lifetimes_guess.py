@@ -25,13 +25,13 @@ FITTERS = {
 ENOUGH = {"tol": 1e-3, "maxiter": 50}  # of the gradient; only where there is no answer a search takes longer
 
 
-def guess(model: str, columns: tuple[Floats, ...], weights: Floats, penaliser: float) -> Floats | None:
+def guess(model: str, columns: tuple[Floats, ...], weights: Floats) -> Floats | None:
     """Parameters of the model by `lifetimes`, in its order; None where it has none, fails, or is not there."""
     if model not in FITTERS:
         return None
     try:
         with lifetimes() as package:
-            fitter = getattr(package, FITTERS[model])(penalizer_coef=penaliser)
+            fitter = getattr(package, FITTERS[model])()
             fitter.fit(*columns, weights=weights, **ENOUGH)
     # its ConvergenceError and numpy's LinAlgError are ValueErrors
     except (ImportError, ValueError, ArithmeticError):

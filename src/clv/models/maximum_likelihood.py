@@ -19,7 +19,7 @@ Derivatives = tuple[float, Floats, Floats]
 
 PENALISERS = (0.0, 1e-3, 0.01, 0.1, 1.0)  # in the order in which they are tried
 PORTIONS = (4_000, 64_000)  # rows on which the start is found: on all of them a step or two is left to do
-LOWEST, HIGHEST = 1e-6, 1e4  # of a parameter; the search ends there
+LOWEST, HIGHEST = 1e-6, 1e4  # of a parameter; it is held at the one, the search ends at the other
 BOUNDARY, EXPLODING = 1e-3, 1e3  # a parameter below or above is none to trust
 NIL = 1e-9  # a slope of the loss by the logarithm of a parameter
 NIL_BY_ROUNDING = 1e-6  # where no step is left that lowers the loss
@@ -77,7 +77,7 @@ def maximise(
     """The likeliest parameters: found on a portion of the data, improved on a larger one, then on all.
 
     On the first portion the search begins at what `guess` says of it, and where that leads nowhere, at each of
-    `starts`; the best answer counts.
+    `starts`; the best answer counts. What is penalised did not fit by itself: nobody is asked to guess.
     """
 
     def search(part: Data, start: Floats) -> Minimum:
@@ -90,7 +90,7 @@ def maximise(
         return minimise(loss, start)
 
     part = data.portion(PORTIONS[0])
-    guessed = guess(part)
+    guessed = guess(part) if penaliser == 0 else None
     found = [] if guessed is None else [search(part, guessed)]
     if not any(minimum.converged for minimum in found):
         found += [search(part, start) for start in starts]
@@ -106,7 +106,8 @@ def minimise(loss: Callable[[Floats], Derivatives], start: Floats) -> Minimum:
     """A minimum of `loss`, which takes logarithms, by Newton steps from the parameters `start`.
 
     Where the loss curves down a step goes as far against the slope as where it curves up. A step that does not
-    lower the loss is halved. Parameters at LOWEST or HIGHEST that want to go on are held there.
+    lower the loss is halved. A parameter at LOWEST that wants to go on is held there; one at HIGHEST will not come
+    back, and the search ends.
     """
     lowest, highest = np.log(LOWEST), np.log(HIGHEST)
     logs = np.clip(np.log(start), lowest, highest)
@@ -115,7 +116,9 @@ def minimise(loss: Callable[[Floats], Derivatives], start: Floats) -> Minimum:
     for _ in range(MOST_STEPS):
         if not np.isfinite(value + slopes.sum() + curvature.sum()):
             break
-        free = ~(((logs <= lowest) & (slopes > 0)) | ((logs >= highest) & (slopes < 0)))
+        if np.any((logs >= highest) & (slopes < 0)):
+            break
+        free = (logs > lowest) | (slopes <= 0)
         steepest = np.abs(slopes[free]).max(initial=0.0)
         if steepest <= NIL:
             converged = True

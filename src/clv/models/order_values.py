@@ -22,15 +22,9 @@ def fit(orders: Orders) -> tuple[str, dict[str, float], str, dict[str, float | s
     scaled = orders.in_units_of(unit)
     detail: dict[str, float | str] = {"value_n": float(len(orders))}
     diagnosis = ""
+    starts = [np.array(start) for start in STARTS]
     for penaliser in PENALISERS:
-
-        def guess(part: Orders, penaliser: float = penaliser) -> Floats | None:
-            counts, means = part.means
-            return lifetimes_guess.guess("gamma_gamma", (counts, means), np.ones(len(part)), penaliser)
-
-        minimum = maximise(
-            gamma_gamma.likelihood, scaled, guess, [np.array(start) for start in STARTS], penaliser
-        )
+        minimum = maximise(gamma_gamma.likelihood, scaled, _guess, starts, penaliser)
         p, q, v = minimum.params.tolist()
         mean = p * v / (q - 1) if q > 1 else np.inf
         if minimum.verdict == "exploding":
@@ -54,6 +48,10 @@ def fit(orders: Orders) -> tuple[str, dict[str, float], str, dict[str, float | s
         diagnosis = diagnosis or problem
     params = {"mean": unit, "k": credibility(*scaled.means)}
     return "shrinkage", params, f"; order value by shrinkage ({diagnosis})", detail
+
+
+def _guess(part: Orders) -> Floats | None:
+    return lifetimes_guess.guess("gamma_gamma", part.means, np.ones(len(part)))
 
 
 def credibility(count: Floats, mean: Floats) -> float:

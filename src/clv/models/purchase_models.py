@@ -178,7 +178,7 @@ def _attempt(histories: Histories, name: str, penaliser: float) -> Attempt:
     starts = [np.array([first, first * time / rate, *others]) for first, time, *others in model.starts]
 
     def guess(part: Histories) -> Floats | None:
-        return lifetimes_guess.guess(name, part.columns, part.weights, penaliser)
+        return lifetimes_guess.guess(name, part.columns, part.weights)
 
     minimum = maximise(model.likelihood, scaled, guess, starts, penaliser)
     values = zip(model.parameters, minimum.params.tolist(), strict=True)

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clv.errors import ModelError
-from clv.period import Horizon, add_months, discount_sql, see, see_window, training_snapshots
+from clv.period import (
+    Horizon,
+    add_months,
+    day_factor,
+    discount_days_sql,
+    discount_sql,
+    see,
+    see_window,
+    training_snapshots,
+)
 from clv.tables import CORE
 from clv.warehouse import Engine
 
@@ -69,6 +78,14 @@ def test_a_value_a_year_ahead_is_discounted_by_the_annual_effective_rate(engine:
     factor = discount_sql("DATE '2026-01-01'", date(2025, 1, 1), 0.10)
     today = discount_sql("DATE '2025-01-01'", date(2025, 1, 1), 0.10)
     assert engine.rows(f"SELECT {factor}, {today}")[0] == pytest.approx((1 / 1.1, 1.0))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.08, 0.10, 2.5])
+def test_sql_and_python_discount_by_the_same_factor(engine: Engine, rate: float) -> None:
+    assert day_factor(rate) ** 365 == pytest.approx(1 / (1 + rate), rel=1e-13)
+    days = [0, 1, 90, 365, 1_000]
+    [factors] = engine.rows("SELECT " + ", ".join(discount_days_sql(str(day), rate) for day in days))
+    assert list(factors) == pytest.approx([day_factor(rate) ** day for day in days], rel=1e-14)
 
 
 @given(DAYS, st.integers(1, 6), st.integers(1, 40), st.integers(0, 900))

@@ -60,8 +60,12 @@ def day_factor(annual_ratio: float) -> float:
 
 def discount_sql(date_sql: str, start: date, annual_ratio: float) -> str:
     """SQL factor that discounts a value dated `date_sql` to `start` at an annual effective rate."""
-    days = f"date_diff('day', DATE '{start}', {date_sql})"
-    return f"power({1 + annual_ratio!r}e0, -({days}) / {DAYS_PER_YEAR}e0)"
+    return discount_days_sql(f"date_diff('day', DATE '{start}', {date_sql})", annual_ratio)
+
+
+def discount_days_sql(days_sql: str, annual_ratio: float) -> str:
+    """SQL factor of a value `days_sql` days ahead: `day_factor` to that power."""
+    return f"power({day_factor(annual_ratio)!r}e0, {days_sql})"
 
 
 def training_snapshots(

@@ -140,7 +140,7 @@ def conversion_values(
     """
     observable = "" if observable_from is None else f"AND c.first_contact_date >= DATE '{observable_from}'"
     age = "date_diff('day', f.first_order_date, l.order_date)"
-    factor = f"power({1 + discount_rate_annual_ratio!r}e0, -({age}) / {period.DAYS_PER_YEAR}e0)"
+    factor = period.discount_days_sql(age, discount_rate_annual_ratio)
     _remember_first_orders(db)
     return db.frame(f"""
         WITH matured AS (

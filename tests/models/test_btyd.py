@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import hyp2f1
 
 from clv.errors import ModelError
-from clv.models import btyd
+from clv.models import btyd, lifetimes_guess
+from clv.models.bg_nbd import BgNBD
 from clv.models.btyd import Btyd
+from clv.models.purchase_models import PURCHASE_MODELS
 
 Floats = NDArray[np.float64]
 Purchases = tuple[Floats, Floats, Floats]
@@ -23,14 +26,21 @@ PARETO = {"r": 0.8, "alpha": 40.0, "s": 0.7, "beta": 200.0}
 VALUE = {"p": 6.0, "q": 4.0, "v": 90.0}
 
 
-def simulate(n: int, params: dict[str, float], seed: int = 1, days: int = 720) -> Purchases:
-    """BG/NBD as its authors tell it: gamma rates, beta drop-out after each repeat purchase; whole days."""
+def simulate(
+    n: int, params: dict[str, float], seed: int = 1, days: int = 720, *, may_leave_at_once: bool = False
+) -> Purchases:
+    """BG/NBD as its authors tell it: gamma rates, beta drop-out after each repeat purchase; whole days.
+
+    MBG/NBD: after the first purchase too.
+    """
     rng = np.random.default_rng(seed)
     rate = np.maximum(rng.gamma(params["r"], 1 / params["alpha"], n), 1e-9)
     drop_out = rng.beta(params["a"], params["b"], n)
     T = rng.integers(days // 6, days, n).astype(np.float64)
     frequency, last, now = np.zeros(n), np.zeros(n), np.zeros(n)
     active = np.ones(n, dtype=bool)
+    if may_leave_at_once:
+        active &= rng.random(n) >= drop_out
     while active.any():
         now = now + rng.exponential(1 / rate)
         active &= now < T
@@ -38,6 +48,16 @@ def simulate(n: int, params: dict[str, float], seed: int = 1, days: int = 720) -
         last[active] = now[active]
         active &= rng.random(n) >= drop_out
     return frequency, np.ceil(last), T
+
+
+def simulate_pareto(n: int) -> Purchases:
+    """Pareto/NBD: gamma rates, lifetimes that end at any moment."""
+    rng = np.random.default_rng(1)
+    rate, T = rng.gamma(2.0, 1 / 30.0, n), rng.integers(120, 720, n).astype(np.float64)
+    end = np.minimum(rng.exponential(1 / rng.gamma(1.0, 1 / 100.0, n)), T)
+    x = rng.poisson(rate * end).astype(np.float64)
+    last = np.ceil(end * rng.random(n) ** (1 / np.maximum(x, 1)))  # the latest of x uniform moments
+    return x, np.where(x > 0, last, 0.0), T
 
 
 def simulate_values(count: Floats, seed: int = 2) -> Floats:
@@ -94,33 +114,30 @@ def test_expected_total_meets_what_was_then_simulated() -> None:
     assert expected[top].sum() == pytest.approx(later[top].sum(), rel=0.05)
 
 
-def test_collapsed_rows_give_the_same_answer_as_single_ones(customers: Purchases, fitted: Btyd) -> None:
-    with btyd._lifetimes() as lifetimes:
-        single = lifetimes.BetaGeoFitter()
-        single.fit(*customers)
-    assert fitted.purchase_params == pytest.approx(dict(single.params_), rel=1e-4)
-    shuffled = np.random.default_rng(3).permutation(len(customers[0]))
+def test_the_answer_is_at_least_as_likely_as_that_of_lifetimes(customers: Purchases, fitted: Btyd) -> None:
+    """Of single rows, as a user of that package would fit them."""
     count = customers[0] + 1
-    again = btyd.fit(
-        *(column[shuffled] for column in customers), count[shuffled], simulate_values(count)[shuffled]
+    values = simulate_values(count)
+    with lifetimes_guess.lifetimes() as lifetimes:
+        purchases, orders = lifetimes.BetaGeoFitter(), lifetimes.GammaGammaFitter()
+        purchases.fit(*customers)
+        orders.fit(count, values)
+    assert fitted.purchase_params == pytest.approx(dict(purchases.params_), rel=1e-4)
+    assert fitted.value_params == pytest.approx(dict(orders.params_), rel=1e-3)
+    theirs = BgNBD(**purchases.params_).log_likelihood(*customers).sum()
+    assert fitted.log_likelihood(*customers).sum() >= theirs - 1e-9 * abs(theirs)
+    assert fitted.log_likelihood(*customers).sum() == pytest.approx(
+        fitted.detail["log_likelihood"], rel=1e-10
     )
-    assert again == fitted
 
 
-@pytest.mark.parametrize("name", ["bgnbd", "mbgnbd"])
-def test_expectations_equal_the_published_formulas(name: str, customers: Purchases) -> None:
-    x, recency, T = (column[:300] for column in customers)
-    own = model(name)
-    fitter_name = {"bgnbd": "BetaGeoFitter", "mbgnbd": "ModifiedBetaGeoFitter"}[name]
-    with btyd._lifetimes() as lifetimes:
-        import pandas as pd
-
-        theirs = getattr(lifetimes, fitter_name)()
-        theirs.params_ = pd.Series(TRUE)
-        active = theirs.conditional_probability_alive(x, recency, T)
-        purchases = theirs.conditional_expected_number_of_purchases_up_to_time(365, x, recency, T)
-    np.testing.assert_allclose(own.probability_active(x, recency, T), active, rtol=1e-10)
-    np.testing.assert_allclose(own.expected_purchases(x, recency, T, 365), purchases, rtol=1e-8)
+@pytest.mark.parametrize("name", ["bgnbd", "mbgnbd", "pareto_nbd", "auto"])
+def test_the_order_of_the_rows_leaves_no_trace(name: btyd.PurchaseModel, customers: Purchases) -> None:
+    x, recency, T = (column[:1_500] for column in customers)
+    rows = (x, recency / 7, T / 7, x + 1, simulate_values(x + 1))
+    fitted = btyd.fit(*rows, purchase_model=name)
+    shuffled = np.random.default_rng(3).permutation(len(x))
+    assert btyd.fit(*(column[shuffled] for column in rows), purchase_model=name) == fitted
 
 
 def test_to_dict_and_back_gives_equal_answers(customers: Purchases, fitted: Btyd) -> None:
@@ -158,9 +175,6 @@ def test_the_model_asked_for_is_fitted_and_kept(name: btyd.PurchaseModel, custom
     assert result.verdict == "converged"
     assert result.detail["fitted_to_actual_ratio"] == pytest.approx(1, abs=0.1)
     assert Btyd.from_dict(json.loads(json.dumps(result.to_dict()))) == result
-    shuffled = np.random.default_rng(3).permutation(len(x))
-    rows = (column[shuffled] for column in (x, recency, T, x + 1, values))
-    assert btyd.fit(*rows, purchase_model=name) == result
 
 
 def test_pareto_nbd_discounts_and_answers_for_the_most_active() -> None:
@@ -185,6 +199,54 @@ def test_pareto_nbd_discounts_and_answers_for_the_most_active() -> None:
     assert subject.expected_purchases(0, 0, 0, 365)[0] == pytest.approx(fresh, rel=1e-12)
 
 
+def test_pareto_nbd_where_nobody_lapses() -> None:
+    x, recency, T = simulate(1_500, {"r": 2.0, "alpha": 60.0, "a": 1e-9, "b": 1.0})
+    result = btyd.fit(x, recency, T, x + 1, simulate_values(x + 1), purchase_model="pareto_nbd")
+    assert result.verdict != "converged"
+    assert result.expected_purchases(x, recency, T, 365).sum() == pytest.approx((x / T).sum() * 365, rel=0.15)
+
+
+EQUAL = np.ones(400)
+WHALES = [5_000.0, 9_000.0]
+DESERVED = {  # by the first model asked for: x, recency, T
+    "converged": simulate(800, TRUE),
+    # few leave, and those at once
+    "boundary": simulate(3_000, {"r": 2.0, "alpha": 60.0, "a": 5e-4, "b": 0.02}),
+    # all buy alike
+    "exploding": (3 * EQUAL, 200 * EQUAL, 300 * EQUAL),
+    # who came back did so once and on the last day: nothing is known of leaving
+    "not positive definite": tuple(
+        np.tile(column, 200)
+        for column in np.array([[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 5], [17, 13, 28, 21, 19, 5]], dtype=float)
+    ),
+    # two customers with far more purchases than all others
+    "implausible total": tuple(
+        np.append(column, more)
+        for column, more in zip(simulate(800, TRUE), (WHALES, [6_000, 9_500], [6_100, 10_000]), strict=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("verdict", DESERVED)
+def test_each_verdict_is_given_to_data_that_deserve_it(verdict: str) -> None:
+    x, recency, T = DESERVED[verdict]
+    result = btyd.fit(x, recency, T, x + 1, simulate_values(x + 1))
+    used = r" without a penaliser; used (bgnbd|mbgnbd) with penaliser [\d.]+ \((boundary|converged)\)"
+    accepted = verdict in ("converged", "boundary")
+    assert re.fullmatch(verdict + ("" if accepted else used), result.verdict)
+    assert (result.detail["penaliser"] == 0) == accepted
+    expected = result.discounted_purchases(x, recency, T, 365, 0.1)
+    assert np.isfinite(expected).all()
+    assert (expected >= 0).all()
+
+
+def test_frequencies_beyond_all_numbers_do_not_converge_and_are_an_error() -> None:
+    with pytest.raises(
+        ModelError, match=r"neither BG/NBD nor MBG/NBD fits 2 customers with 1 .*not converged"
+    ):
+        btyd.fit([1e307, 0], [1e307, 0], [1e307, 5], 1, 1)
+
+
 @pytest.mark.parametrize(
     ("asked", "fallback"), [("bgnbd", "mbgnbd"), ("mbgnbd", "bgnbd"), ("pareto_nbd", "bgnbd")]
 )
@@ -197,8 +259,10 @@ def test_where_a_model_fails_the_stated_fallback_stands_in(
     x, recency, T = (column[:2_000] for column in customers)
     values = simulate_values(x + 1)
     alone = btyd.fit(x, recency, T, x + 1, values, purchase_model=fallback)
-    run = btyd._run_fitter
-    monkeypatch.setattr(btyd, "_run_fitter", lambda name, *rest: None if name == asked else run(name, *rest))
+    failing = replace(
+        PURCHASE_MODELS[asked], likelihood=lambda data, logs: (np.nan, np.zeros(4), np.zeros((4, 4)))
+    )
+    monkeypatch.setitem(PURCHASE_MODELS, asked, failing)
     result = btyd.fit(x, recency, T, x + 1, values, purchase_model=asked)
     assert (
         result.verdict == f"not converged without a penaliser; used {fallback} with penaliser 0 (converged)"
@@ -206,11 +270,72 @@ def test_where_a_model_fails_the_stated_fallback_stands_in(
     assert result.purchase_params == alone.purchase_params
 
 
-def test_pareto_nbd_where_nobody_lapses() -> None:
-    x, recency, T = simulate(1_500, {"r": 2.0, "alpha": 60.0, "a": 1e-9, "b": 1.0})
-    result = btyd.fit(x, recency, T, x + 1, simulate_values(x + 1), purchase_model="pareto_nbd")
-    assert result.verdict != "converged"
-    assert result.expected_purchases(x, recency, T, 365).sum() == pytest.approx((x / T).sum() * 365, rel=0.15)
+@pytest.mark.parametrize("name", ["bgnbd", "mbgnbd", "pareto_nbd"])
+def test_auto_finds_the_model_that_the_customers_follow(name: str) -> None:
+    """Where they differ most: who buys often and may leave at the first purchase, after it, or at any moment."""
+    torn = {"r": 2.0, "alpha": 30.0, "a": 0.5, "b": 0.5}
+    if name == "pareto_nbd":
+        x, recency, T = simulate_pareto(8_000)
+    else:
+        x, recency, T = simulate(8_000, torn, may_leave_at_once=name == "mbgnbd")
+    result = btyd.fit(x, recency, T, x + 1, simulate_values(x + 1), purchase_model="auto")
+    assert result.purchase_model == name
+    scores = {key: result.detail[f"held_out_log_likelihood_{key}"] for key in PURCHASE_MODELS}
+    assert max(scores, key=lambda key: scores[key]) == name
+    assert f"; auto chose {name} by mean log-likelihood of customers held out" in result.verdict
+    # what a customer is worth to the model that has seen it, a little more
+    assert scores[name] == pytest.approx(result.detail["log_likelihood"] / len(x), rel=5e-3)
+    assert Btyd.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False))) == result
+
+
+def test_auto_with_too_few_customers_to_compare_takes_the_first_fallback() -> None:
+    result = btyd.fit([3, 0], [200, 0], [300, 100], [4, 1], [20, 30], purchase_model="auto")
+    assert result.purchase_model == "bgnbd"
+    assert "; auto: too few customers to compare models" in result.verdict
+
+
+@pytest.mark.parametrize("name", ["bgnbd", "mbgnbd", "pareto_nbd", "auto"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ([3], [200], [300], [4], [25]),
+        ([1, 0], [1, 0], [1, 0], [2, 1], [1e12, 1e-6]),
+        (
+            [3_000, 2_900, 4_000],
+            [3_600, 3_640, 5_000],
+            [3_650, 3_650, 5_000],
+            [3_001, 2_901, 4_001],
+            [5, 6, 7],
+        ),
+        ([2] * 9, [9] * 9, [9] * 9, [3] * 9, [25] * 9),
+        ([1] + [0] * 99, [7] + [0] * 99, [400] * 100, [2] + [1] * 99, [1e12] + [10] * 99),
+    ],
+    ids=[
+        "one customer",
+        "first and last day",
+        "thousands of purchases",
+        "all alike",
+        "one repeat, one huge order",
+    ],
+)
+def test_poor_data_get_a_verdict_and_finite_answers(
+    rows: tuple[list[float], ...], name: btyd.PurchaseModel
+) -> None:
+    result = btyd.fit(*rows, purchase_model=name)
+    x, recency, T, count, mean = rows
+    assert result.verdict
+    value = result.discounted_purchases(x, recency, T, 365, 0.1) * result.expected_order_value(count, mean)
+    assert np.isfinite(value).all()
+    assert (value >= 0).all()
+    assert Btyd.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False))) == result
+
+
+def test_frequency_that_goes_with_value_is_said(customers: Purchases, fitted: Btyd) -> None:
+    x, recency, T = customers
+    assert abs(fitted.detail["frequency_value_correlation"]) < 0.05
+    result = btyd.fit(x, recency, T, x + 1, simulate_values(x + 1) * (1 + x))
+    assert result.detail["frequency_value_correlation"] > 0.3
+    assert "; frequency and order value correlate by 0." in result.verdict
 
 
 def test_no_repeat_buyers_is_named() -> None:
@@ -257,15 +382,6 @@ def test_where_everybody_lapses_at_once_little_is_expected() -> None:
     assert expected[x > 0].mean() < 0.1
 
 
-def test_what_neither_model_fits_is_an_error_with_the_attempts(
-    customers: Purchases, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(btyd, "EXPLODING", 0.0)
-    x, recency, T = (column[:100] for column in customers)
-    with pytest.raises(ModelError, match=r"neither BG/NBD nor MBG/NBD fits 100 customers .* exploding"):
-        btyd.fit(x, recency, T, x + 1, x + 1)
-
-
 def test_values_without_a_finite_mean_fall_back_to_shrinkage_and_say_so(customers: Purchases) -> None:
     x, recency, T = customers
     rng = np.random.default_rng(4)
@@ -283,20 +399,6 @@ def test_equal_order_values_are_expected_to_stay(customers: Purchases) -> None:
     x, recency, T = customers
     result = btyd.fit(x, recency, T, x + 1, np.full(len(x), 25.0))
     np.testing.assert_allclose(result.expected_order_value(x + 1, np.full(len(x), 25.0)), 25.0, rtol=0.1)
-
-
-def test_shrinkage_trusts_many_orders_more_than_few() -> None:
-    rng = np.random.default_rng(6)
-    count = rng.integers(1, 40, 4_000).astype(np.float64)
-    own = rng.normal(100, 20, len(count))
-    mean = own + rng.normal(0, 60, len(count)) / np.sqrt(count)
-    k = btyd._credibility(count, mean)
-    assert k == pytest.approx(60**2 / 20**2, rel=0.25)
-    shrunk = Btyd("bgnbd", TRUE, "shrinkage", {"mean": 100.0, "k": k}, "", {}).expected_order_value(
-        count, mean
-    )
-    assert np.mean((shrunk - own) ** 2) < 0.9 * np.mean((mean - own) ** 2)
-    assert btyd._credibility(np.full(10, 3.0), rng.random(10)) == 3.0
 
 
 def test_order_value_lies_between_own_and_common_mean(fitted: Btyd) -> None:
@@ -339,14 +441,6 @@ def test_any_history_has_a_finite_answer_that_grows_with_the_horizon(name: str, 
         before = plain
 
 
-def test_quadrature_equals_the_closed_form() -> None:
-    x = np.array([0.0, 1, 5, 40])
-    a, b, shape, time = 2.5, 3.0 + x, 0.8 + x, np.array([0.1, 1, 4, 0.5])
-    z, c = time / (1 + time), a + b - 1
-    closed = c / (a - 1) * (1 - (1 - z) ** shape * hyp2f1(shape, b, c, z))
-    np.testing.assert_allclose(btyd._purchases_by_quadrature(shape, a, b, time), closed, rtol=1e-5)
-
-
 def test_a_year_at_ten_per_cent_is_annual_and_effective() -> None:
     """A customer that certainly goes on buying at an even pace: the annuity at 10 % a year, known in closed form."""
     steady = model(r=1e4, alpha=1e5, a=1e-9, b=1e6)
@@ -362,11 +456,31 @@ def test_a_year_at_ten_per_cent_is_annual_and_effective() -> None:
     assert steady.discounted_purchases(10, 365, 365, 365, 0.0)[0] == plain
 
 
+@pytest.mark.parametrize("name", ["bgnbd", "pareto_nbd"])
+@pytest.mark.parametrize("horizon", [30, 365, 1_095])
+def test_purchases_are_discounted_day_by_day(name: str, horizon: int) -> None:
+    """Slow twin: a sum over the days, each day's purchases discounted to its noon."""
+    params = TRUE if name == "bgnbd" else PARETO
+    subject = Btyd(name, params, "gamma_gamma", VALUE, "converged", {})
+    x, recency, T = (
+        np.array(column, dtype=float)
+        for column in ([0, 0, 1, 8, 90], [0, 0, 20, 300, 500], [0, 400, 30, 310, 520])
+    )
+    until = np.array([subject.expected_purchases(x, recency, T, day) for day in range(horizon + 1)])
+    noon = np.arange(horizon) + 0.5
+    daily = np.sum(np.diff(until, axis=0) * 1.1 ** (-noon / 365)[:, None], axis=0)
+    found = subject.discounted_purchases(x, recency, T, horizon, 0.1)
+    np.testing.assert_allclose(found, daily, rtol=1e-6)
+    mean_factor = found / until[-1]
+    assert (mean_factor < 1).all()
+    assert (mean_factor > 1.1 ** (-horizon / 365)).all()
+
+
 def test_lifetimes_leaves_no_trace_in_the_process() -> None:
     """In a process of its own: the import happens once."""
     program = """
 import warnings, sys
-from clv.models import btyd
+from clv.models import btyd, lifetimes_guess
 assert "lifetimes" not in sys.modules and "pandas" not in sys.modules
 import numpy as np, pandas as pd
 filters, option, errors = list(warnings.filters), pd.get_option("mode.chained_assignment"), np.geterr()

@@ -6,6 +6,7 @@ Fader, Hardie and Lee (2005) and brucehardie.com/notes. The data ship inside `li
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import duckdb
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
-from clv.models import btyd
+from clv.models import btyd, lifetimes_guess
 from clv.models.btyd import Btyd
+from clv.models.histories import Histories
+from clv.models.pareto_nbd import ParetoNBD
 
 AS_OF = "1997-10-01"
 LAST_DAY = "1997-09-30"
@@ -67,6 +71,11 @@ def read(file: str, customer: int, date: int, skip: int) -> Customers:
 @pytest.fixture(scope="module")
 def sample() -> Customers:
     return read("CDNOW_sample.txt", customer=1, date=2, skip=0)
+
+
+@pytest.fixture(scope="module")
+def cohort() -> Customers:
+    return read("CDNOW_master.txt", customer=0, date=1, skip=1)
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +163,73 @@ def test_new_customer_from_the_rounded_parameters() -> None:
         assert model.expected_purchases(0, 0, 0, weeks)[0] == pytest.approx(published, abs=5e-5)
 
 
-def test_bgnbd_on_the_whole_cohort() -> None:
-    cohort = read("CDNOW_master.txt", customer=0, date=1, skip=1)
+def test_bgnbd_on_the_whole_cohort(cohort: Customers) -> None:
     assert len(cohort.frequency) == 23_570
     model = cohort.fit(unit_days=7)
     assert_params(model.purchase_params, r=0.2516, alpha=4.7889, a=0.7234, b=2.1611)
     assert model.detail["log_likelihood"] == pytest.approx(-95368.44, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["bgnbd", "mbgnbd"])
+def test_the_whole_cohort_by_the_fitters_of_lifetimes_themselves(cohort: Customers, name: str) -> None:
+    """One row per customer, nothing collapsed, no portion: the same answers, at least as likely."""
+    x, recency, T = cohort.frequency, cohort.recency_days / 7, cohort.T_days / 7
+    repeat = cohort.mean_repeat_value > 0
+    with lifetimes_guess.lifetimes() as lifetimes:
+        purchases = getattr(lifetimes, lifetimes_guess.FITTERS[name])().fit(x, recency, T)
+        values = lifetimes.GammaGammaFitter().fit(x[repeat], cohort.mean_repeat_value[repeat])
+    model = cohort.fit(unit_days=7, purchase_model=name)
+    assert model.verdict == "converged"
+    assert_params(model.purchase_params, **purchases.params_)
+    assert_params(model.value_params, **values.params_)
+    theirs = -len(x) * purchases._negative_log_likelihood_ - x.sum() * np.log(T.max())
+    assert model.detail["log_likelihood"] == pytest.approx(theirs, abs=0.02)
+    assert model.detail["log_likelihood"] >= theirs - 1e-6
+    value_likelihood = -repeat.sum() * values._negative_log_likelihood_
+    assert model.detail["value_log_likelihood"] == pytest.approx(value_likelihood, abs=0.02)
+    assert model.detail["value_log_likelihood"] >= value_likelihood - 1e-6
+
+
+def test_pareto_nbd_on_the_whole_cohort_is_a_minimum_that_no_simplex_improves(cohort: Customers) -> None:
+    """Nelder-Mead on the plain sum over customers, as `lifetimes` would search, begun at the answer."""
+    x, recency, T = cohort.frequency, cohort.recency_days / 7, cohort.T_days / 7
+    model = cohort.fit(unit_days=7, purchase_model="pareto_nbd")
+    assert model.verdict == "converged"
+    assert model.log_likelihood(x, recency, T).sum() == pytest.approx(model.detail["log_likelihood"])
+    histories = Histories.of(x, recency, T)
+
+    def loss(logs: Floats) -> float:
+        found = ParetoNBD(*np.exp(logs)).log_likelihood(*histories.columns)
+        return -float(np.sum(histories.weights * found))
+
+    logs = np.log(list(model.purchase_params.values()))
+    found = minimize(loss, logs, method="Nelder-Mead", options={"maxfev": 60})
+    assert -found.fun - model.detail["log_likelihood"] < 1e-6
+
+
+@pytest.mark.parametrize("name", ["bgnbd", "mbgnbd"])
+def test_without_lifetimes_the_search_from_fixed_starts_reaches_the_same(
+    sample: Customers, cohort: Customers, name: btyd.PurchaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_it = [customers.fit(7, name) for customers in (sample, cohort)]
+    monkeypatch.setitem(sys.modules, "lifetimes", None)  # importing it is an ImportError
+    with pytest.raises(ImportError), lifetimes_guess.lifetimes():
+        pass
+    for customers, expected in zip((sample, cohort), with_it, strict=True):
+        alone = customers.fit(7, name)
+        assert alone.verdict == "converged"
+        assert alone.purchase_params == pytest.approx(expected.purchase_params, rel=1e-7)
+        assert alone.value_params == pytest.approx(expected.value_params, rel=1e-7)
+        for key in ("log_likelihood", "value_log_likelihood"):
+            assert alone.detail[key] == pytest.approx(expected.detail[key], abs=1e-5)
+
+
+@pytest.mark.parametrize("purchase_model", ["bgnbd", "mbgnbd", "pareto_nbd"])
+def test_auto_compares_the_models_out_of_sample(sample: Customers, purchase_model: str) -> None:
+    """BG/NBD, MBG/NBD and Pareto/NBD in the order of the published log-likelihoods, a little lower each."""
+    model = sample.fit(7, "auto")
+    published = {"bgnbd": -9582.43, "mbgnbd": -9582.13, "pareto_nbd": -9594.98}
+    score = model.detail[f"held_out_log_likelihood_{purchase_model}"]
+    assert published[purchase_model] / 2_357 - 0.01 < score < published[purchase_model] / 2_357 + 0.001
+    assert score <= model.detail[f"held_out_log_likelihood_{model.purchase_model}"]
+    assert model.purchase_model != "pareto_nbd"

@@ -10,23 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import digamma, exprel, gammaln
+from scipy.special import digamma, exprel, gammaln, zeta
+
+from clv.models.histories import Histories
+from clv.models.maximum_likelihood import Derivatives
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
 
-NODE_COUNT = 64
+# Nodes by what the integrand does (e-folds that it falls by, plus its width): to 1e-11 of the likelihood
+NODES = ((2.0, 12), (16.0, 32), (np.inf, 64))
+RULES = {count: np.polynomial.legendre.leggauss(count) for _, count in NODES}
 NEGLIGIBLE = 40.0  # e-folds below the start of the integral
-ROWS_AT_ONCE = 4_096  # each takes as many columns as there are nodes
-STARTS = ((0.5, 0.5), (2.0, 2.0), (0.5, 0.05))  # shapes of the gammas of purchase and of death rates
-BOUNDS = (1e-6, 1e6)  # of the parameters, time in units of the longest history
-TOLERANCE = 1e-5  # of the mean log-likelihood's slope by log parameters, where rounding ends the search
-
-_points, _weights = np.polynomial.legendre.leggauss(NODE_COUNT)
-NODES, NODE_WEIGHTS = (_points + 1) / 2, _weights / 2
+ROWS_AT_ONCE = 65_536
+CELLS_AT_ONCE = (
+    16_384  # a row of them takes as many as there are nodes; so they stay in the processor's cache
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,18 @@ class ParetoNBD:
 
     def log_likelihood(self, x: Floats, recency: Floats, T: Floats) -> Floats:
         """Of each history, one per row."""
-        return np.concatenate([self._likelihood_and_slopes(*rows)[0] for rows in _portions(x, recency, T)])
+        rates = gammaln(self.r + x) - gammaln(self.r) + self.r * np.log(self.alpha)
+        endings = np.empty(len(x))
+        for rows, some in _endings(self, x, recency, T):
+            endings[rows] = some.log_total
+        return np.asarray(rates + self.s * np.log(self.beta) + endings)
 
     def probability_active(self, x: Floats, recency: Floats, T: Floats) -> Floats:
         """P(the customer has not left by T | its history), one per row."""
-        endings = [_Endings(self, *rows).probability[:, -1] for rows in _portions(x, recency, T)]
-        return np.concatenate(endings)
+        active = np.empty(len(x))
+        for rows, some in _endings(self, x, recency, T):
+            active[rows] = some.probability[-1]
+        return active
 
     def purchases_if_active(self, x: Floats, T: Floats, horizon: float | Floats) -> Floats:
         """Expected purchases in the `horizon` after T of customers that are active at T, one per row."""
@@ -57,98 +66,105 @@ class ParetoNBD:
         lifetime = (self.beta + T) * stretch * exprel((1 - self.s) * stretch)
         return np.asarray((self.r + x) / (self.alpha + T) * np.minimum(lifetime, horizon))
 
-    def _likelihood_and_slopes(self, x: Floats, recency: Floats, T: Floats) -> tuple[Floats, Floats]:
-        """Log-likelihoods, one per row, and their derivatives by the logarithms of r, alpha, s, beta, a row each."""
-        r, alpha, s, beta = astuple(self)
-        ended = _Endings(self, x, recency, T)
-        left = 1 - ended.probability[:, -1]
-        shape = np.append(np.full(NODE_COUNT, s + 1), s)  # of the density of leaving, of staying until T
-        by_r = digamma(r + x) - digamma(r) + np.log(alpha) - ended.mean(ended.log_alpha)
-        by_alpha = r / alpha - (r + x) * ended.mean(np.exp(-ended.log_alpha))
-        by_s = np.log(beta) - ended.mean(ended.log_beta) + left / s
-        by_beta = s / beta - ended.mean(shape * np.exp(-ended.log_beta))
-        rates = gammaln(r + x) - gammaln(r) + r * np.log(alpha)
-        return (
-            rates + s * np.log(beta) + ended.log_total,
-            np.stack([r * by_r, alpha * by_alpha, s * by_s, beta * by_beta]),
-        )
-
 
 class _Endings:
-    """How histories may have ended, a row each: left at one of the nodes between last purchase and T; active at T.
+    """How histories may have ended, a column each: left at a node between last purchase and T; active at T, last.
 
     Leaving at y has density s (alpha + y)^-(r + x) (beta + y)^-(s + 1). By log(min(alpha, beta) + y) it is
     log-concave, so that its first slope bounds how far it matters, and smooth whatever the parameters.
     """
 
-    def __init__(self, model: ParetoNBD, x: Floats, recency: Floats, T: Floats) -> None:
-        r, alpha, s, beta = astuple(model)
+    def __init__(
+        self, model: ParetoNBD, shape: Floats, recency: Floats, T: Floats, width: Floats, nodes: int
+    ) -> None:
+        _, alpha, s, beta = astuple(model)
+        points, node_weights = RULES[nodes]
         origin = min(alpha, beta) + recency
-        slope = (r + x) * origin / (alpha + recency) + (s + 1) * origin / (beta + recency) - 1
-        reach = np.full_like(slope, np.inf)
-        np.divide(NEGLIGIBLE, slope, out=reach, where=slope > 0)
-        width = np.minimum(np.log1p((T - recency) / origin), reach)
-        step = width[:, None] * NODES
-        time = np.column_stack([recency[:, None] + origin[:, None] * np.expm1(step), T])
+        step = ((points + 1) / 2)[:, None] * width
+        time = np.vstack([recency + origin * np.expm1(step), T])
         self.log_alpha, self.log_beta = np.log(alpha + time), np.log(beta + time)
-        log_weight = -(r + x)[:, None] * self.log_alpha - s * self.log_beta
+        self.share_alpha, self.share_beta = alpha / (alpha + time), beta / (beta + time)
+        log_weight = -shape * self.log_alpha - s * self.log_beta
         with np.errstate(divide="ignore"):  # without time to leave in, nobody left
-            log_time = np.log(s * origin * width)[:, None] + step + np.log(NODE_WEIGHTS)
-        log_weight[:, :-1] += log_time - self.log_beta[:, :-1]
-        largest = log_weight.max(axis=1)
-        weight = np.exp(log_weight - largest[:, None])
-        total = weight.sum(axis=1)
-        self.probability = weight / total[:, None]
+            log_weight[:-1] += np.log(s * origin * width) + step + np.log(node_weights / 2)[:, None]
+        log_weight[:-1] -= self.log_beta[:-1]
+        largest = log_weight.max(axis=0)
+        weight = np.exp(log_weight - largest)
+        # in this order, whatever the number of histories: numpy's own sum of a single column has another
+        total = reduce(np.add, weight)
+        self.probability = weight / total
         self.log_total = largest + np.log(total)
 
-    def mean(self, values: Floats) -> Floats:
-        """Mean over a history's endings, one per row."""
-        return np.asarray(np.sum(self.probability * values, axis=1))
+
+def _endings(model: ParetoNBD, x: Floats, recency: Floats, T: Floats) -> Iterator[tuple[Places, _Endings]]:
+    """The endings of all histories in pieces of bounded size, each with the rows it is of."""
+    r, alpha, s, beta = astuple(model)
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        piece = slice(start, start + ROWS_AT_ONCE)
+        shape, last, end = r + x[piece], recency[piece], T[piece]
+        origin = min(alpha, beta) + last
+        slope = shape * origin / (alpha + last) + (s + 1) * origin / (beta + last) - 1
+        reach = np.full_like(slope, np.inf)
+        np.divide(NEGLIGIBLE, slope, out=reach, where=slope > 0)
+        width = np.minimum(np.log1p((end - last) / origin), reach)
+        until = origin * np.expm1(width)
+        fall = shape * np.log1p(until / (alpha + last)) + (s + 1) * np.log1p(until / (beta + last)) - width
+        hardness = np.maximum(fall, 0.0) + width
+        easier = -np.inf
+        for hardest, nodes in NODES:
+            rows = np.flatnonzero((hardness > easier) & (hardness <= hardest))
+            easier = hardest
+            for some in np.array_split(rows, -(-len(rows) * nodes // CELLS_AT_ONCE) or 1):
+                if len(some):
+                    yield (
+                        start + some,
+                        _Endings(model, shape[some], last[some], end[some], width[some], nodes),
+                    )
 
 
-def fit(
-    x: Floats, recency: Floats, T: Floats, weights: Floats, penaliser: float = 0.0
-) -> tuple[ParetoNBD, float] | None:
-    """The likeliest model of distinct histories that stand for `weights` customers each, and its loss; or None.
+def likelihood(histories: Histories, logs: Floats) -> Derivatives:
+    """Mean log-likelihood a customer, slopes and curvature by the logarithms of r, alpha, s, beta.
 
-    The loss is the mean negative log-likelihood, time in units of the longest history, plus `penaliser` times the
-    sum of the squared parameters in that unit. None: the search converged from no start.
+    The logarithm of a sum of weights exp(h) has as slopes the mean slopes of h, and as curvature the mean curvature
+    of h and the covariance of its slopes, all by share of the weights: here over the endings of each history.
     """
-    unit, customers = float(T.max()), float(weights.sum())
-    portions = list(_portions(x, recency / unit, T / unit, weights))
-
-    def loss(logs: Floats) -> tuple[float, Floats]:
-        params = np.exp(logs)
-        model = ParetoNBD(*params.tolist())
-        value, slopes = penaliser * float(np.sum(params**2)), 2 * penaliser * params**2
-        for *rows, weight in portions:
-            likelihood, by_logs = model._likelihood_and_slopes(*rows)
-            value -= float(np.sum(likelihood * weight)) / customers
-            slopes = slopes - np.sum(by_logs * weight, axis=1) / customers
-        return value, slopes
-
-    # a customer's mean rate is then that of all customers over their whole histories
-    unit_rate = float(np.sum(x * weights) / np.sum(T / unit * weights))
-    best: tuple[float, Floats] | None = None
-    for r, s in STARTS:
-        found = minimize(
-            loss,
-            np.log([r, r / unit_rate, s, 1.0]),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[tuple(np.log(BOUNDS))] * 4,
-            options={"gtol": 1e-8, "ftol": 1e-13, "maxiter": 500},
+    r, alpha, s, beta = np.exp(logs).tolist()
+    x, recency, T = histories.columns
+    counts, customers, n = histories.x.values, histories.by_x, histories.customers
+    value = np.sum(customers * (gammaln(r + counts) - gammaln(r))) + n * (
+        r * np.log(alpha) + s * np.log(beta)
+    )
+    slopes = np.array([r * np.sum(customers * (digamma(r + counts) - digamma(r))), n * r, 0.0, n * s])
+    slopes += n * np.array([r * np.log(alpha), 0.0, s * np.log(beta), 0.0])
+    curvature = np.diag([slopes[0], 0.0, slopes[2], 0.0])
+    curvature[0, 0] += r * r * np.sum(customers * (zeta(2.0, r + counts) - zeta(2.0, r)))
+    upper = {(0, 1): n * r, (2, 3): n * s}  # above the diagonal
+    for rows, some in _endings(ParetoNBD(r, alpha, s, beta), x, recency, T):
+        weights, shape = histories.weights[rows], r + x[rows]
+        value += np.sum(weights * some.log_total)
+        left = np.append(np.ones(len(some.probability) - 1), 0.0)[:, None]
+        by_logs = np.stack(
+            [
+                -r * some.log_alpha,
+                -shape * some.share_alpha,
+                left - s * some.log_beta,
+                -(s + left) * some.share_beta,
+            ]
         )
-        flat = found.success or np.abs(found.jac).max() < TOLERANCE
-        if flat and np.isfinite(found.fun) and (best is None or found.fun < best[0]):
-            best = float(found.fun), found.x
-    if best is None:
-        return None
-    r, alpha, s, beta = np.exp(best[1]).tolist()
-    return ParetoNBD(r, alpha * unit, s, beta * unit), best[0]
-
-
-def _portions(*columns: Floats) -> Iterator[tuple[Floats, ...]]:
-    """The columns in pieces of ROWS_AT_ONCE; one of no rows where there are none."""
-    for start in range(0, max(len(columns[0]), 1), ROWS_AT_ONCE):
-        yield tuple(column[start : start + ROWS_AT_ONCE] for column in columns)
+        means = np.einsum("ikn,kn->in", by_logs, some.probability)
+        of_rows = np.einsum("in,n->i", means, weights)
+        slopes += of_rows
+        share = some.probability * weights
+        cells = by_logs.reshape(4, -1)
+        curvature += np.einsum("ic,jc->ij", cells * share.ravel(), cells)
+        curvature -= np.einsum("in,jn->ij", means * weights, means)
+        curvature[0, 0] += of_rows[0]
+        curvature[1, 1] += np.sum(share * by_logs[1] * (1 - some.share_alpha))
+        curvature[2, 2] += of_rows[2] - np.sum(share[:-1])
+        curvature[3, 3] += np.sum(share * by_logs[3] * (1 - some.share_beta))
+        upper[0, 1] -= r * np.sum(share * some.share_alpha)
+        upper[2, 3] -= s * np.sum(share * some.share_beta)
+    for (row, column), cross in upper.items():
+        curvature[row, column] += cross
+        curvature[column, row] += cross
+    return float(value) / n, slopes / n, curvature / n

@@ -112,6 +112,26 @@ class Btyd:
             before = until
         return np.asarray(worth[pair] * self.probability_active(x, recency, T))
 
+    def cumulative_purchases(
+        self,
+        frequency: ArrayLike,
+        recency_days: ArrayLike,
+        T_days: ArrayLike,
+        days: ArrayLike,
+        worth: ArrayLike = 1.0,
+    ) -> Floats:
+        """Purchases expected of all customers together within each of `days` after T_days; never decreasing.
+
+        A purchase of a customer counts `worth` times: expected order values turn purchases into value.
+        """
+        x, recency, T, weight = _aligned(frequency, recency_days, T_days, worth)
+        (pair_x, pair_T), pair, _ = _unique_rows(x, T)
+        weights = np.bincount(pair, weight * self.probability_active(x, recency, T), minlength=len(pair_x))
+        totals = [
+            (weights * self._purchases_if_active(pair_x, pair_T, day)).sum() for day in np.asarray(days)
+        ]
+        return np.maximum.accumulate(np.array(totals, dtype=np.float64))
+
     def expected_order_value(self, order_count: ArrayLike, mean_order_value: ArrayLike) -> Floats:
         """Expected value of a customer's next orders, from the number and the mean of all its orders so far.
 

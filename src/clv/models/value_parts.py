@@ -89,6 +89,19 @@ class BuyTillYouDie:
         inputs = self.inputs(frame)
         return np.where(inputs[:, 0] >= 0, np.exp(self.raw(inputs)), 0.0)
 
+    def course(self, frame: pd.DataFrame, days: Sequence[int]) -> tuple[Floats, Floats]:
+        """Purchases, and their discounted value, expected of all rows together within each of `days` (rising)."""
+        inputs = self.inputs(frame)
+        frequency, recency, tenure, mean = inputs[inputs[:, 0] >= 0].T
+        order_value = self.fitted.expected_order_value(np.where(mean > 0, frequency + 1, 0), mean)
+        purchases, value = (
+            self.fitted.cumulative_purchases(frequency, recency, tenure, days, worth)
+            for worth in (1.0, order_value)
+        )
+        ends = np.append(0.0, days)
+        factor = (1 + self.discount_rate_annual_ratio) ** (-(ends[1:] + ends[:-1]) / 2 / 365)
+        return purchases, np.cumsum(np.diff(value, prepend=0.0) * factor)
+
     def outputs(self, frame: pd.DataFrame) -> pd.DataFrame:
         """BTYD_FEATURES of each row; null for customers who have only returned goods."""
         inputs = self.inputs(frame)

@@ -40,8 +40,8 @@ def train(config: Config, as_of: date) -> str:
             grading = grades.fit_grading(measured, as_of)
 
         with step("logging and registering in MLflow"):
-            params = evidence.params(config, as_of, loaded, pricing)
-            with tracking.training_run(store, f"train {as_of}", params=params, tags={"as_of": as_of}) as run:
+            params, tags = evidence.params(config, as_of, loaded, pricing), {"kind": "train", "as_of": as_of}
+            with tracking.training_run(store, f"train {as_of}", params=params, tags=tags) as run:
                 evidence.log(run, config, learned, chosen.models, measured, facts)
                 champions.register(store, run, as_of, chosen, learned, grading)
         record.mlflow_run_id, record.why = run.run_id, dict(chosen.why)

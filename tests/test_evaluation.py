@@ -1,17 +1,11 @@
-"""The figures of forecasts, worked by hand; and the shape of what `backtest --report` writes."""
+"""The figures of forecasts, worked by hand and by slow twins."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import sys
-from collections.abc import Iterator
-from datetime import date
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clv import metrics
-from clv.config import Config
 from clv.evaluation import (
     Forecast,
     decile_table,
@@ -32,10 +25,7 @@ from clv.evaluation import (
     truth_figures,
     value_report,
 )
-from clv.period import Horizon
-from clv.simulate import simulate
 
-ROOT = Path(__file__).parents[1]
 TABLE = settings(derandomize=True, deadline=None, max_examples=12, database=None)
 PLAIN_VALUE_FIGURES = (
     "normalised_gini", "spearman", "captured_share_top_1", "captured_share_top_20", "oracle_share_top_1",
@@ -330,146 +320,3 @@ def test_truth_figures_of_a_constant_and_of_nobody_are_null() -> None:
 
 def test_flat_names_figures_by_forecast() -> None:
     assert flat({"model": {"auc": 0.7}, "rate": {"auc": None}}) == {"model/auc": 0.7, "rate/auc": None}
-
-
-# --- the whole back-test ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def invented(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    path = tmp_path_factory.mktemp("invented") / "invented.duckdb"
-    simulate(path, customers=300, prospects=200, seed=11, history_months=36, threads=1)
-    tables = (
-        "customers",
-        "products",
-        "order_lines",
-        "invoices",
-        "payments",
-        "service_events",
-        "exchange_rates",
-    )
-    category = {"type": "category", "known_at": "first_contact"}
-    return Config.model_validate(
-        {
-            "company": "invented",
-            "reporting_currency": "EUR",
-            "sources": {name: {"table": f"company.{name}"} for name in tables},
-            "attributes": {"industry": category, "lead_source": category},
-            "segment": ["industry"],
-            "payment": {"training_months": 15},
-            "engine": {"threads": 1},
-            "warehouse": {"path": str(path)},
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def backtest() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "pipelines"))
-        sys.modules.pop("backtest", None)
-        import backtest
-
-        yield backtest.backtest
-
-
-def test_backtest_reports_every_part(
-    invented: Config, backtest: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from clv.console import show_backtest
-
-    report = backtest(invented, date(2026, 1, 1), Horizon(days=150))
-    json.dumps(report, allow_nan=False)
-    parts = ["lifetime_value", "payment_delay", "prospect_value", "tiers", "groups", "truth"]
-    assert list(report) == ["as_of", "horizon_days", "customers", *parts]  # and no `why`
-    assert (report["as_of"], report["horizon_days"], report["customers"]) == ("2026-01-01", 150, 300)
-    assert set(report["lifetime_value"]) == {"model", "last_period", "btyd", "bgnbd"}
-    assert {"model", "segment_rate", "shrunk_ratio", "logistic"} <= set(report["payment_delay"])
-    assert {"model", "segment_rate", "logistic"} <= set(report["prospect_value"])
-    for part, figures in zip(parts, (VALUE_FIGURES, PAYMENT_FIGURES, PROSPECT_FIGURES), strict=False):
-        assert all(set(row) == figures for row in report[part].values())
-    assert report["lifetime_value"]["model"]["interval_coverage_ratio"] is not None
-    for tiers in report["tiers"].values():
-        assert sum(tiers["captured_share_by_tier"].values()) == pytest.approx(1)
-        assert sum(tiers["customers_by_tier"].values()) == 300
-    assert set(report["groups"]["payment_delay"]) == {"known", "unseen"}
-    truth = report["truth"]
-    assert truth["lifetime_value"]["model_before_cost"]["spearman"] > 0.7
-    assert truth["lifetime_value"]["model"]["bias_ratio"] is None  # the truth is of twelve months
-    assert truth["payment_delay"]["true_auc"] > 0.5
-    assert truth["late_payment_probability"]["model"]["spearman"] > 0.2
-    assert truth["prospect_value"]["conversion"]["model"]["spearman"] > 0.3
-
-    show_backtest(report)
-    shown = capsys.readouterr().out
-    assert all(
-        title in shown for title in ("lifetime value", "payment delay", "against the truth: conversion")
-    )
-    assert "…" not in shown
-
-
-def test_backtest_says_why_a_part_is_missing(invented: Config, backtest: Any) -> None:
-    without = {name: invented.sources[name] for name in ("order_lines", "exchange_rates")}
-    poor = invented.model_copy(update={"sources": without, "attributes": {}, "segment": []})
-    report = backtest(poor, date(2026, 3, 1), Horizon(months=6))
-    missing = ("lifetime_value", "payment_delay", "prospect_value", "tiers", "groups")
-    assert all(report[name] is None for name in missing)
-    assert set(report["why"]) == set(missing)
-    assert report["why"]["lifetime_value"] == (
-        "The horizon ends on 2026-09-01, orders are known until 2026-07-01: use a shorter horizon."
-    )
-    assert report["truth"]["lifetime_value"]["model"]["spearman"] > 0.5  # the truth needs no future
-
-
-def test_the_truth_of_another_day_or_company_is_not_invented(invented: Config, tmp_path: Path) -> None:
-    from clv import truth
-    from clv.errors import ModelError
-    from clv.warehouse import workspace
-
-    empty = tmp_path / "real.duckdb"
-    duckdb.connect(str(empty)).close()
-    with workspace(threads=1, memory_limit="1GB") as db:
-        with pytest.raises(
-            ModelError, match=r"The truth of 2025-07-01 was not written; it is known for 2025-01-01,"
-        ):
-            truth.read(db, invented, date(2025, 7, 1))
-        for path in (empty, tmp_path / "none.duckdb"):
-            real = invented.model_copy(
-                update={"warehouse": invented.warehouse.model_copy(update={"path": str(path)})}
-            )
-            with pytest.raises(ModelError, match="Only an invented company has a known truth"):
-                truth.read(db, real, date(2026, 1, 1))
-
-
-def test_a_fact_with_a_mistyped_year_does_not_pass_for_the_end_of_the_data(
-    invented: Config, backtest: Any, tmp_path: Path
-) -> None:
-    dirty = tmp_path / "dirty.duckdb"
-    shutil.copy(invented.warehouse_path, dirty)
-    with duckdb.connect(str(dirty)) as company:
-        for table, day in (("order_lines", "order_date"), ("invoices", "invoice_date")):
-            key = {"order_lines": "line_id", "invoices": "invoice_id"}[table]
-            company.execute(
-                f"INSERT INTO company.{table} BY NAME SELECT * REPLACE (DATE '2027-06-30' AS {day}, 'typo' AS {key}) "
-                f"FROM company.{table} WHERE {day} = (SELECT max({day}) FROM company.{table}) LIMIT 1"
-            )
-    place = invented.warehouse.model_copy(update={"path": str(dirty)})
-    report = backtest(invented.model_copy(update={"warehouse": place}), date(2026, 3, 1), Horizon(months=6))
-    assert report["why"]["lifetime_value"] == (
-        "The horizon ends on 2026-09-01, orders are known until 2026-07-01: use a shorter horizon."
-    )
-    clean = backtest(invented, date(2026, 3, 1), Horizon(months=6))
-    assert report["payment_delay"] == clean["payment_delay"]
-
-
-def test_tiers_with_brackets_in_their_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    from clv.console import show_backtest
-
-    parts = ("customers", "lifetime_value", "payment_delay", "prospect_value", "groups", "truth")
-    shares = {"captured_share_by_tier": {"[red]": 0.4, "[b]rest": 0.6}}
-    show_backtest(
-        {"as_of": "2026-01-01", "horizon_days": 90, "tiers": {"model": shares}} | dict.fromkeys(parts)
-    )
-    shown = capsys.readouterr().out
-    assert "[red]" in shown
-    assert "[b]rest" in shown

@@ -181,10 +181,8 @@ def _over_origins(name: str, reports: Sequence[Report], seed: int) -> dict[str, 
         figure: np.array([report[name][figure] for report in dates if report[name][figure] is not None])
         for figure in plain
     }
-    summary: dict[str, float] = {
-        "origins": len(dates),
-        "origins_won": sum(_wins(name, each) for each in dates),
-    }
+    counts = {"origins": len(dates), "origins_won": sum(_wins(name, each) for each in dates)}
+    summary: dict[str, float] = {}
     for figure, values in known.items():
         summary[figure] = _mean(values)
         if figure.startswith("gain_over_"):
@@ -193,7 +191,7 @@ def _over_origins(name: str, reports: Sequence[Report], seed: int) -> dict[str, 
                 low, high = metrics.bootstrap_interval(_mean, values, seed=seed, draws=ORIGIN_DRAWS)
             summary |= {f"{figure}_low": low, f"{figure}_high": high}
     summary["mean_abs_log_bias"] = _mean(np.abs(known["log_bias"]))
-    return _finite(summary)
+    return counts | _finite(summary)
 
 
 def _wins(name: str, report: Report) -> bool:

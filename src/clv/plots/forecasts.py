@@ -1,26 +1,25 @@
-"""The figures logged beside a model: how well it is calibrated, what its ranking captures, what drives it.
-
-Each function returns a matplotlib `Figure` made without pyplot, so nothing is global and nothing needs closing.
-Rows with equal predictions share the mean of what they realised, so the order of the rows never shows.
-"""
+"""Forecasts against what happened: ranking, level, calibration, the course of time."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
+from clv import metrics
+from clv.evaluation import Report
+from clv.plots.style import BLUE, INK, MUTED, REALISED, canvas, colours, legend, panels
+
 Floats = npt.NDArray[np.float64]
 
-INK, MUTED, GRID = "#22303c", "#8a949e", "#e6e9ec"
-BLUE, ORANGE = "#2f6db3", "#d9822b"
-LINES = (BLUE, ORANGE, "#3d9970", "#8e5ea2", "#b8423f", "#7a7a52")
+BAND = 0.15  # opacity of an interval around a line
 
 
 def calibration(
@@ -37,7 +36,7 @@ def calibration(
     for the effective number of observations, (sum w)^2 / sum w^2 (Kish 1965).
     """
     forecast, outcome, weight = _ranked(predicted, realised, weights)
-    figure, axes = _canvas(
+    figure, axes = canvas(
         title, "predicted probability (mean of decile)", "realised share (mean of decile)", (6.5, 6.2)
     )
     points = []
@@ -76,7 +75,7 @@ def calibration(
         color=INK,
         fontsize=9,
     )
-    _legend(axes, loc="upper left")
+    legend(axes, loc="upper left")
     return figure
 
 
@@ -92,13 +91,13 @@ def gains(
     `curves` maps a forecast's name to (realised, predicted) of the same customers; the oracle ranks by what
     the first of them realised. The legend gives what the first 20 % hold.
     """
-    figure, axes = _canvas(title, f"{ranked}, best predicted first (share)", f"{held} (cumulative share)")
+    figure, axes = canvas(title, f"{ranked}, best predicted first (share)", f"{held} (cumulative share)")
     oracle = np.asarray(next(iter(curves.values()))[0], dtype=float)
-    styles = [{"color": color, "lw": 2.0} for color in LINES]
+    colour = colours(list(curves))
     drawn: list[tuple[str, Any, Any, dict[str, Any]]] = [
         ("oracle", oracle, oracle, {"color": INK, "lw": 1.2, "ls": (0, (4, 3))})
     ]
-    drawn += [(name, *curves[name], styles[i % len(styles)]) for i, name in enumerate(curves)]
+    drawn += [(name, *curves[name], {"color": colour[name], "lw": 2.0}) for name in curves]
     for name, realised, predicted, style in drawn:
         _, outcome, _ = _ranked(predicted, realised)
         captured = np.concatenate([[0.0], np.cumsum(outcome)])
@@ -114,136 +113,192 @@ def gains(
     axes.set_ylim(bottom=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
-    _legend(axes, loc="lower right", title="held by the first 20 %")
+    legend(axes, loc="lower right", title="held by the first 20 %")
+    return figure
+
+
+def lorenz(
+    realised: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    *,
+    title: str = "Inequality as forecast and as realised",
+) -> Figure:
+    """Cumulative share of value by share of customers, the least valuable first (Lorenz, 1905).
+
+    Of the forecasts by themselves, of what was realised in the order of the forecasts, and in its own. The first two
+    coincide where forecasts are calibrated at every level (Denuit, Sznajder & Trufin, 2019, Insurance: Mathematics and
+    Economics 89); where the forecasts' curve lies above, they spread too little.
+    """
+    figure, axes = canvas(title, "customers, least valuable first (share)", "value (cumulative share)")
+    outcome, forecast = (np.asarray(values, dtype=float) for values in (realised, predicted))
+    for label, values, by, look in (
+        ("forecast", forecast, forecast, {"color": BLUE, "lw": 2.0}),
+        ("realised, in the order of the forecast", outcome, forecast, {"color": INK, "lw": 2.0}),
+        ("realised, in its own order", outcome, outcome, {"color": INK, "lw": 1.2, "ls": (0, (4, 3))}),
+    ):
+        share, held = metrics.lorenz(values, by, points=min(len(values), 1000) + 1)
+        axes.plot(1 - share[::-1], 1 - held[::-1], label=label, **look)
+    axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=":", label="everybody the same")
+    axes.set_xlim(0, 1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    legend(axes, loc="upper left")
     return figure
 
 
 def decile_bars(
-    predicted: npt.ArrayLike,
-    realised: npt.ArrayLike,
+    deciles: pd.DataFrame,
     *,
     title: str = "Predicted against realised value by predicted decile",
     unit: str = "value per customer",
 ) -> Figure:
-    """Mean predicted beside mean realised value of each predicted decile, the highest on the right."""
-    forecast, outcome, _ = _ranked(predicted, realised)
-    deciles = np.array_split(np.arange(len(forecast))[::-1], min(10, len(forecast)))
+    """Mean predicted beside mean realised value of each predicted decile, the highest on the right.
+
+    `deciles` is evaluation.decile_table; the ends of realised value are drawn, and realised ÷ predicted is written.
+    """
+    figure, axes = canvas(title, "predicted decile (10 = highest)", f"{unit} (mean of decile)")
     position = np.arange(len(deciles))
-    figure, axes = _canvas(title, "predicted decile (10 = highest)", f"{unit} (mean of decile)")
-    for label, values, shift, color in (
-        ("predicted", forecast, -0.2, BLUE),
-        ("realised", outcome, 0.2, ORANGE),
-    ):
-        heights = [float(values[rows].mean()) for rows in deciles]
-        axes.bar(position + shift, heights, width=0.38, color=color, label=label)
-    axes.set_xticks(position, [str(i + 1) for i in position])
+    axes.bar(position - 0.2, deciles["predicted"], width=0.38, color=BLUE, label="predicted")
+    axes.bar(
+        position + 0.2,
+        deciles["realised"],
+        width=0.38,
+        color=REALISED,
+        yerr=_reach(deciles),
+        ecolor=INK,
+        label="realised, 95 % interval",
+    )
+    axes.set_xticks(position, [str(decile) for decile in deciles["decile"]])
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.axhline(0, color=INK, lw=0.8)
     axes.grid(False, axis="x")
-    _legend(axes, loc="upper left")
-    return figure
-
-
-def shap_summary(
-    phi: npt.ArrayLike,
-    X: pd.DataFrame,
-    max_features: int = 15,
-    *,
-    title: str = "What moves the prediction, by feature",
-    unit: str = "contribution to the raw prediction",
-) -> Figure:
-    """The beeswarm of contributions `phi` (rows x features of `X`), drawn by the `shap` package.
-
-    One dot is one row, coloured by the feature's value (grey where it is missing or no number); features are
-    ordered by mean absolute contribution. Of more than 2,000 rows, 2,000 evenly spaced ones are drawn.
-    """
-    with warnings.catch_warnings():
-        # shap builds its colour maps in a way matplotlib has announced to deprecate.
-        warnings.filterwarnings("ignore", "The set_", PendingDeprecationWarning)
-        import shap
-
-    rows = np.unique(np.linspace(0, len(X) - 1, min(len(X), 2000)).round().astype(int))
-    numbers = X.iloc[rows].apply(pd.to_numeric, errors="coerce").astype("float64")
-    explanation = shap.Explanation(
-        values=np.asarray(phi, dtype=float)[rows],
-        data=numbers.to_numpy(),
-        feature_names=[str(name) for name in X.columns],
-    )
-    shown = min(max_features, X.shape[1])
-    figure, axes = _canvas(title, unit, "", size=(8.5, 1.6 + 0.36 * shown))
-    state = np.random.get_state()  # noqa: NPY002 - shap jitters its dots with NumPy's global generator
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        shap.plots.beeswarm(
-            explanation,
-            max_display=shown,
-            ax=axes,
-            show=False,
-            plot_size=None,
-            s=10,
-            alpha=0.8,
-            color_bar_label="feature value",
-            group_remaining_features=False,
+    tops = deciles[["predicted", "realised", "realised_high"]].max(axis=1).clip(lower=0)
+    for x, top, text in zip(position, tops, _ratios(deciles), strict=True):
+        axes.annotate(
+            text, (x, top), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8, color=INK
         )
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-    axes.set_xlabel(unit, fontsize=10, color=INK)
-    axes.tick_params(axis="both", labelsize=9, labelcolor=INK)
-    for other in figure.axes[1:]:
-        other.tick_params(labelsize=9)
-        other.set_ylabel("feature value", fontsize=9, color=INK, labelpad=0)
+    axes.margins(y=0.08)
+    legend(axes, loc="upper left", title="above: realised ÷ predicted", alignment="left")
     return figure
 
 
-def pyramid(tier_summary: pd.DataFrame, *, title: str = "Customers and profit by tier") -> Figure:
-    """Each tier's share of customers beside its share of profit, as mirrored bars, the highest tier on top.
-
-    `tier_summary` has a row per tier, highest first, with `tier`, `customers` (count) and `contribution_margin`
-    (money; a tier that loses money has a negative share). Without a positive total no profit is drawn.
-    """
-    tiers = [str(tier) for tier in tier_summary["tier"]]
-    customers = tier_summary["customers"].to_numpy(dtype=float)
-    margin = tier_summary["contribution_margin"].to_numpy(dtype=float)
-    shares = [
-        values / values.sum() if values.sum() > 0 else np.zeros_like(values) for values in (customers, margin)
-    ]
-    figure = Figure(figsize=(8.5, 1.5 + 0.55 * len(tiers)), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    reach = 1.25 * max(float(share.max()) for share in shares) or 1.0
-    starts = [min(0.0, float(share.min()) - 0.12 * reach * (share.min() < 0)) for share in shares]
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[reach - start for start in starts])
+def tier_bars(
+    tiers: pd.DataFrame, *, title: str = "Predicted against realised value by tier", unit: str = "value"
+) -> Figure:
+    """Predicted beside realised total of each tier, the highest on top, as evaluation.tier_table has them."""
+    figure, axes = canvas(title, f"{unit} (total of tier)", "", (7.5, 1.7 + 0.75 * len(tiers)))
     position = np.arange(len(tiers))
-    for axes, share, start, color, label in (
-        (left, shares[0], starts[0], BLUE, "share of customers"),
-        (right, shares[1], starts[1], ORANGE, "share of contribution margin"),
-    ):
-        _style(axes)
-        axes.tick_params(axis="y", length=0)
-        axes.barh(position, share, height=0.72, color=color)
-        axes.set_xlabel(label, color=INK, fontsize=10)
-        axes.set_xlim(start, reach)
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.grid(False, axis="y")
-        axes.spines["left"].set_visible(False)
-        axes.axvline(0, color=INK, lw=0.8)
-        for y, value in enumerate(share):
-            # The outer side of a bar: away from the middle axis, or beyond the end of a negative one.
-            outside = (1 if value >= 0 else -1) * (-1 if axes is left else 1)
-            axes.annotate(
-                f"{value:.1%}".replace("-", "\N{MINUS SIGN}"),
-                (value, y),
-                xytext=(5 * outside, 0),
-                textcoords="offset points",
-                ha="left" if outside > 0 else "right",
-                va="center",
-                fontsize=9,
-                color=INK,
-            )
-    left.invert_xaxis()
-    left.set_yticks(position, tiers, fontsize=10)
-    left.invert_yaxis()
-    right.tick_params(labelleft=False)
+    axes.barh(position - 0.2, tiers["predicted"], height=0.38, color=BLUE, label="predicted")
+    axes.barh(
+        position + 0.2,
+        tiers["realised"],
+        height=0.38,
+        color=REALISED,
+        xerr=_reach(tiers),
+        ecolor=INK,
+        label="realised, 95 % interval",
+    )
+    names = [
+        f"{tier}\n{customers:,.0f}" for tier, customers in zip(tiers["tier"], tiers["customers"], strict=True)
+    ]
+    axes.set_yticks(position, names)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.grid(False, axis="y")
+    ends = tiers[["predicted", "realised", "realised_high"]].max(axis=1).clip(lower=0)
+    for y, end, text in zip(position, ends, _ratios(tiers), strict=True):
+        axes.annotate(
+            text, (end, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9, color=INK
+        )
+    axes.margins(x=0.12)
+    legend(axes, loc="best", title="beside: realised ÷ predicted", alignment="left")
     return figure
+
+
+def course(frame: pd.DataFrame, *, title: str = "Week by week", unit: str = "value") -> Figure:
+    """Running totals of a horizon, forecast and fact: value above, orders below. `frame` is learn.course."""
+    figure, axes = panels(title, "", [f"{unit} (running total)", "orders (running total)"], (7.5, 6.8))
+    start = frame["date"].iloc[0] - pd.to_timedelta(frame["day"].iloc[0], unit="D")
+    when = [start, *frame["date"]]
+    colour = colours(["model", "btyd"])
+    lines = (
+        (axes[0], "realised", "realised_value", "realised_value", {"color": INK, "lw": 2.4}),
+        (axes[0], "model", "model_value", "realised_value", {"color": colour["model"], "lw": 2.0}),
+        (axes[0], "btyd", "btyd_value", "realised_value", {"color": colour["btyd"], "ls": (0, (4, 2))}),
+        (axes[1], "realised", "realised_orders", "realised_orders", {"color": INK, "lw": 2.4}),
+        (axes[1], "btyd", "expected_orders", "realised_orders", {"color": colour["btyd"], "ls": (0, (4, 2))}),
+    )
+    for on, name, column, fact, look in lines:
+        total, came = frame[column].iloc[-1], frame[fact].iloc[-1]
+        if not np.isfinite(total):
+            continue
+        off = (
+            f"  ({total / came - 1:+.1%})".replace("-", "\N{MINUS SIGN}")
+            if column != fact and came > 0
+            else ""
+        )
+        on.plot(when, [0.0, *frame[column]], label=f"{name}  {total:,.0f}{off}", **look)
+    for each in axes:
+        each.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        each.set_ylim(bottom=min(0.0, each.get_ylim()[0]))
+        legend(each, loc="upper left")
+    locator = AutoDateLocator(maxticks=8)
+    axes[-1].xaxis.set_major_locator(locator)
+    axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    return figure
+
+
+def origins(
+    dates: Sequence[date], reports: Sequence[Report], *, title: str = "The same back-test on several dates"
+) -> Figure:
+    """Ranking and level of each forecast by the date it was made on; the model's with their 95 % interval.
+
+    `reports` are value_report of each date. The level of `last_period` is that of a year, whatever the horizon, and
+    not drawn.
+    """
+    figure, axes = panels(title, "", ["normalised Gini", "predicted ÷ realised, less 1"], (7.5, 6.8))
+    names = list(dict.fromkeys(name for report in reports for name in report))
+    colour = colours(names)
+    for on, figure_name in zip(axes, ("normalised_gini", "bias_ratio"), strict=True):
+        for name in names[::-1]:  # the model on top of the others
+            if figure_name == "bias_ratio" and name == "last_period":
+                continue
+            line, low, high = (
+                np.array([_number(report, name, figure_name + end) for report in reports])
+                for end in ("", "_low", "_high")
+            )
+            width = 2.4 if name == "model" else 1.4
+            on.plot(dates, line, color=colour[name], lw=width, marker="o", ms=4, label=name)
+            if name == "model":
+                on.fill_between(dates, low, high, color=colour[name], alpha=BAND, lw=0)
+    axes[1].axhline(0, color=INK, lw=0.8)
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1))
+    axes[1].set_xticks(dates, [str(day) for day in dates], rotation=45, ha="right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend(axes[0], handles=handles[::-1], labels=labels[::-1], loc="best", ncols=2)
+    return figure
+
+
+def _number(report: Report, name: str, figure: str) -> float:
+    value = report.get(name, {}).get(figure)
+    return np.nan if value is None else value
+
+
+def _reach(table: pd.DataFrame) -> Floats:
+    """How far the interval reaches below and above what was realised."""
+    held = table["realised"].to_numpy(float)
+    ends = table[["realised_low", "realised_high"]].to_numpy(float).T
+    reach: Floats = np.nan_to_num(np.abs(ends - held))
+    return reach
+
+
+def _ratios(table: pd.DataFrame) -> list[str]:
+    """Realised ÷ predicted of each row, nothing where they are of no size that could be compared."""
+    pairs = zip(table["predicted"], table["realised"], strict=True)
+    return [
+        f"{realised / predicted:.2f}" if min(predicted, realised) > 0 else "" for predicted, realised in pairs
+    ]
 
 
 def _ranked(
@@ -269,27 +324,3 @@ def _wilson(share: float, observations: float, z: float = 1.96) -> tuple[float, 
     spread = share * (1 - share) / observations + z**2 / (4 * observations**2)
     half = z * float(np.sqrt(spread)) / (1 + z**2 / observations)
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _canvas(
-    title: str, xlabel: str, ylabel: str, size: tuple[float, float] = (7.5, 5.0)
-) -> tuple[Figure, Any]:
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
-    _style(axes)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    axes.set_xlabel(xlabel, color=INK, fontsize=10)
-    axes.set_ylabel(ylabel, color=INK, fontsize=10)
-    return figure, axes
-
-
-def _style(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9, length=3)
-    axes.grid(True, color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
-
-
-def _legend(axes: Any, **where: Any) -> None:
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, title_fontsize=9, **where)

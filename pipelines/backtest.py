@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -17,11 +16,9 @@ from clv.program import AsOf, ConfigPath, LogFormat, Overrides, step
 
 if TYPE_CHECKING:
     from clv.config import Config
+    from clv.exhibits import Judged
     from clv.period import Horizon
-    from clv.warehouse import Engine
 
-OUTCOME_MONTHS = 36  # after the horizon, within which its last invoices fall due and are paid or not
-SILENCE_DAYS = 92
 PARTS = ("lifetime_value", "payment_delay", "prospect_value", "tiers", "groups", "truth")
 
 
@@ -30,14 +27,19 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
 
     The models see only what was known before `as_of`; what happened is read from all facts of the company.
     """
-    from clv import evaluation, ingest, learn, tiers, truth, warehouse
-    from clv.contribution import price_lines
-    from clv.period import add_months
+    return judge(config, as_of, horizon)[0]
+
+
+def judge(config: Config, as_of: date, horizon: Horizon) -> tuple[dict[str, Any], dict[str, Judged]]:
+    """The report of `backtest`, and the rows behind it by the name of their model."""
+    from clv import backtests, learn, truth, warehouse
+    from clv.exhibits import Judged
 
     report: dict[str, Any] = {"as_of": str(as_of), "horizon_days": horizon.length_days(as_of)}
     report |= dict.fromkeys(("customers", *PARTS))
     why: dict[str, str] = {}
     groups, true = {}, {}
+    judged: dict[str, Judged] = {}
 
     @contextmanager
     def part(name: str) -> Iterator[None]:
@@ -47,96 +49,92 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
         except ModelError as error:
             why[name] = str(error)
 
-    with warehouse.workspace_of(config) as db, warehouse.workspace_of(config) as future:
+    with warehouse.workspace_of(config) as past, warehouse.workspace_of(config) as future:
         with step(f"reading what was known before {as_of}, and what came after"):
-            ingest.load(db, config, as_of)
-            ingest.load(future, config, add_months(horizon.after(as_of), OUTCOME_MONTHS))
-            basis = price_lines(db, config).basis
-            price_lines(future, config)
-            last_day = _last_day(future, as_of)
+            facts = backtests.read(past, future, config, as_of, horizon)
         known: truth.Truth | None = None
         with part("truth"):
-            known = truth.read(db, config, as_of)
+            known = truth.read(past, config, as_of)
 
         with step("lifetime value"), part("lifetime_value"):
-            made = learn.forecast_lifetime_value(db, as_of, config, basis=basis, horizon=horizon)
+            made = backtests.forecast_value(facts, config)
             report["customers"] = len(made.frame)
             if known:
                 true["lifetime_value"] = truth.of_value(known, made)
-            _require_future("orders", horizon.after(as_of), last_day["order_lines"])
-            trial = made.judged(future, config)
-            report["lifetime_value"] = trial.report(config.seed)
+            trial, figures = backtests.judge_value(facts, made, config)
+            report |= figures
             groups["lifetime_value"] = trial.groups(config.seed)
-            sizes = tiers.counts(len(made.frame), config.tiers.shares_ratio)
-            report["tiers"] = evaluation.tier_report(trial.realised, trial.forecasts, sizes)
+            values = {name: forecast.value for name, forecast in trial.forecasts.items()}
+            course = made.course(future, config)
+            judged["lifetime-value"] = Judged(as_of, trial.realised, values, course)
 
         with step("payment delay"), part("payment_delay"):
-            if last_day["invoices"] is None:
+            if facts.invoices_until is None:
                 raise ModelError("No invoices are on record, or no payments are mapped beside them.")
             invoices = learn.try_payment_delay(
-                db,
+                past,
                 as_of,
                 config,
-                known_at=last_day["invoices"],
+                known_at=facts.invoices_until,
                 horizon_days=horizon.length_days(as_of),
                 future=future,
             )
             report["payment_delay"], groups["payment_delay"] = invoices.report(), invoices.groups()
+            judged["payment-delay"] = Judged(as_of, invoices.late, invoices.probabilities)
             if known:
                 true["payment_delay"] = truth.of_payment(known, invoices)
-                true["late_payment_probability"] = truth.of_payers(known, db, invoices, as_of, config)
+                true["late_payment_probability"] = truth.of_payers(known, past, invoices, as_of, config)
 
         with step("prospects"), part("prospect_value"):
             if not config.known_at_first_contact:
                 raise ModelError("No attribute known at first contact is declared.")
             prospects = learn.try_prospect_value(
-                db, as_of, config, known_at=last_day["order_lines"], future=future
+                past, as_of, config, known_at=facts.orders_until, future=future
             )
             report["prospect_value"] = prospects.report()
+            judged["prospect-value"] = Judged(as_of, prospects.converted, prospects.probabilities)
             if known:
                 true["prospect_value"] = truth.of_prospects(known, prospects)
     if report["tiers"] is None:
         why["tiers"] = why["lifetime_value"]
     if not groups:
         why["groups"] = "nothing was judged"
-    return report | {"groups": groups or None, "truth": true or None} | ({"why": why} if why else {})
+    report |= {"groups": groups or None, "truth": true or None} | ({"why": why} if why else {})
+    return report, judged
 
 
-def _last_day(future: Engine, as_of: date) -> dict[str, Any]:
-    """The day after the last fact, by table: until then outcomes are known.
+def roll(
+    config: Config, report: dict[str, Any], horizon: Horizon, *, origins: int, step_months: int
+) -> dict[str, Any]:
+    """`report` with the lifetime value of earlier dates beside its own, and a summary over all of them."""
+    from clv import backtests
 
-    What follows a silence of more than SILENCE_DAYS after `as_of` is a mistyped date, not data until then.
-    """
-    sql = """
-        WITH days AS (SELECT DISTINCT {day} AS day FROM main.{table}),
-        gaps AS (SELECT day, day - lag(day) OVER (ORDER BY day) AS gap FROM days)
-        SELECT max(day) + 1 FROM gaps WHERE day < (
-            SELECT coalesce(min(day), DATE '9999-12-31') FROM gaps WHERE day >= DATE '{as_of}' AND gap > {silence})"""
-    tables = {"order_lines": "order_date", "invoices": "invoice_date"}
-    return {
-        table: future.rows(sql.format(day=day, table=table, as_of=as_of, silence=SILENCE_DAYS))[0][0]
-        for table, day in tables.items()
-    }
-
-
-def _require_future(what: str, needed: date, known_until: date | None) -> None:
-    if known_until is None or known_until < needed:
-        raise ModelError(
-            f"The horizon ends on {needed}, {what} are known until {known_until}: use a shorter horizon."
-        )
+    earlier = []
+    for day in backtests.earlier_origins(date.fromisoformat(report["as_of"]), origins, step_months):
+        with step(f"lifetime value of {day}"):
+            earlier.append(backtests.origin(config, day, horizon))
+    return backtests.with_origins(report, earlier, config)
 
 
 def main(
     config: ConfigPath,
     as_of: AsOf,
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON to this file.")] = None,
-    horizon_days: Annotated[
-        int | None, typer.Option(min=1, help="Days ahead instead of lifetime_value.horizon_months.")
+    html: Annotated[
+        Path | None, typer.Option(help="Write the report with its pictures to this file, one page of HTML.")
     ] = None,
+    horizon_days: Annotated[
+        int, typer.Option(min=0, help="Days ahead; 0: the months of lifetime_value.horizon_months.")
+    ] = 0,
+    origins: Annotated[
+        int, typer.Option(min=1, help="Judge lifetime value on so many dates, the last of them --as-of.")
+    ] = 1,
+    step_months: Annotated[int, typer.Option(min=1, help="Calendar months from one date to the next.")] = 1,
+    mlflow: Annotated[bool, typer.Option(help="Leave the report and its pictures in MLflow.")] = True,
     set_: Overrides = None,
     log_format: LogFormat = "text",
 ) -> None:
-    """Judge the models on a past date, beside simpler forecasts of the same rows."""
+    """Judge the models on a past date, or on several, beside simpler forecasts of the same rows."""
     from clv.config import load
     from clv.console import show_backtest
     from clv.period import Horizon
@@ -146,11 +144,34 @@ def main(
     horizon = (
         Horizon(days=horizon_days) if horizon_days else Horizon(months=settings.lifetime_value.horizon_months)
     )
-    found = backtest(settings, as_of.date(), horizon)
+    found, judged = judge(settings, as_of.date(), horizon)
+    if origins > 1:
+        found = roll(settings, found, horizon, origins=origins, step_months=step_months)
+    from clv import evidence, exhibits, pages, tracking
+
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write(report, evidence.as_json(found))
     show_backtest(found)
+    if html is None and not mlflow:
+        return
+    with step("drawing"):
+        shown = exhibits.of_backtest(found, judged, settings)
+        page = pages.of_backtest(settings, found, shown)
+    if html is not None:
+        _write(html, page)
+    if mlflow:
+        with step("logging in MLflow"):
+            place = settings.mlflow
+            store = tracking.open_store(settings.company, place.tracking_uri, place.artifact_dir)
+            name, params = f"backtest {found['as_of']}", evidence.backtest_params(settings, found)
+            tags = {"kind": "backtest", "as_of": found["as_of"], "horizon_days": found["horizon_days"]}
+            with tracking.training_run(store, name, params=params, tags=tags) as run:
+                evidence.log_backtest(run, settings, found, shown, page)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
             grading = grades.fit_grading(measured, as_of)
 
         with step("logging and registering in MLflow"):
-            params = evidence.params(config, as_of, loaded, pricing)
-            with tracking.training_run(store, f"train {as_of}", params=params, tags={"as_of": as_of}) as run:
+            params, tags = evidence.params(config, as_of, loaded, pricing), {"kind": "train", "as_of": as_of}
+            with tracking.training_run(store, f"train {as_of}", params=params, tags=tags) as run:
                 evidence.log(run, config, learned, chosen.models, measured, facts)
                 if tuned:
                     run.log_table(tuned.trials, "lifetime-value/tuning.json")

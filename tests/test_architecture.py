@@ -35,10 +35,11 @@ ORDER = (
     ("explain",),
     ("plots", "pyfunc"),
     ("tracking",),
+    ("exhibits",),
     ("evidence", "champions"),
     ("audits", "published"),
     ("publish",),
-    ("truth",),
+    ("truth", "backtests", "pages"),
     ("program", "console"),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pytest
 import yaml
 
@@ -78,6 +79,7 @@ def logged(run: Any) -> dict[str, Path]:
 def test_parameters_say_what_was_trained_on_what(run: Any, config: Config) -> None:
     params = run.data.params
     assert run.info.status == "FINISHED"
+    assert (run.data.tags["kind"], run.data.tags["as_of"]) == ("train", "2026-01-01")
     assert (params["as_of"], params["value_basis"], params["seed"]) == ("2026-01-01", "contribution", "7")
     assert params["config_hash"] == config.hash
     assert params["lifetime_value.horizon_months"] == "6"
@@ -109,6 +111,9 @@ def test_pictures_show_the_test_and_what_drives_each_model(logged: dict[str, Pat
     assert {name for name in logged if name.endswith(".png")} == {
         "lifetime-value/gains.png",
         "lifetime-value/deciles.png",
+        "lifetime-value/lorenz.png",
+        "lifetime-value/tiers.png",
+        "lifetime-value/course.png",
         "lifetime-value/shap.png",
         "payment-delay/calibration.png",
         "payment-delay/shap.png",
@@ -117,6 +122,19 @@ def test_pictures_show_the_test_and_what_drives_each_model(logged: dict[str, Pat
         "prospect-value/shap_conversion.png",
         "prospect-value/shap_value.png",
     }
+
+
+def test_the_figures_behind_the_pictures_are_tables(run: Any, logged: dict[str, Path]) -> None:
+    tables = {}
+    for name in ("deciles", "tiers", "course"):
+        stored = json.loads(logged[f"lifetime-value/{name}.json"].read_text())
+        tables[name] = pd.DataFrame(stored["data"], columns=stored["columns"])
+    realised = run.data.metrics["lifetime-value/model/total_realised"]
+    assert len(tables["deciles"]) == 10
+    assert (tables["deciles"]["realised"] * tables["deciles"]["customers"]).sum() == pytest.approx(realised)
+    assert tables["tiers"]["realised"].sum() == pytest.approx(realised)
+    assert tables["course"]["realised_value"].iloc[-1] == pytest.approx(realised)
+    assert tables["course"]["date"].iloc[-1] == "2026-01-01"
 
 
 def test_every_model_has_a_signature_and_an_invented_example(run: Any, config: Config) -> None:

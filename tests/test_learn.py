@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def test_customers_who_differ_are_told_apart(tmp_path: Path) -> None:
     assert learned.report["model"]["normalised_gini_low"] > 0.5  # type: ignore[operator]
     assert list(learned.forecasts) == VALUE_FORECASTS
     assert {len(forecast) for forecast in learned.forecasts.values()} == {len(learned.outcome)}
+    assert learned.course is not None
+    assert learned.course["realised_value"].iloc[-1] == pytest.approx(learned.outcome.sum())
     assert learned.model.predict(present)["clv"].notna().all()
 
 
@@ -271,6 +274,36 @@ def test_known_and_unseen_customers_are_judged_apart(invented: tuple[Engine, Con
     counted = [report["model"]["invoices"] for report in groups.values() if report]
     assert sum(counted) == whole["model"]["invoices"]  # type: ignore[arg-type]
     assert all(set(report) == set(whole) for report in groups.values() if report)
+
+
+def test_the_course_of_a_horizon_ends_at_what_was_forecast_and_what_came(
+    invented: tuple[Engine, Config],
+) -> None:
+    db, config = invented
+    horizon = Horizon(days=100)
+    made = learn.forecast_lifetime_value(db, date(2025, 9, 1), config, basis="contribution", horizon=horizon)
+    trial = made.judged(db, config)
+    course = made.course(db, config)
+    assert course["day"].to_list() == [*range(7, 100, 7), 100]
+    assert course["date"].iloc[-1] == pd.Timestamp(2025, 12, 10)
+    last = course.iloc[-1]
+    assert last["realised_value"] == pytest.approx(trial.realised.sum())
+    assert last["model_value"] == pytest.approx(trial.forecasts["model"].value.sum())
+    assert last["btyd_value"] == pytest.approx(trial.forecasts["btyd"].value.sum(), rel=1e-4)
+    assert last["expected_orders"] == pytest.approx(made.model.predict(made.frame)["expected_orders"].sum())
+    expected = course[["model_value", "btyd_value", "expected_orders", "realised_orders"]]
+    assert (expected.diff().iloc[1:] >= 0).all(axis=None)
+    first = db.rows(
+        "SELECT count(DISTINCT (customer_id, order_date)) FROM next.order_lines JOIN next.asked USING (customer_id) "
+        "WHERE order_date < DATE '2025-09-08' AND net_amount > 0"
+    )
+    assert course["realised_orders"].iloc[0] == first[0][0]
+
+    alone = replace(made, model=replace(made.model, purchases=None))
+    even = alone.course(db, config)
+    assert even["expected_orders"].isna().all()
+    assert even["btyd_value"].isna().all()
+    assert even["model_value"].to_numpy() == pytest.approx(even["day"] / 100 * last["model_value"])
 
 
 def test_gate_of_probabilities() -> None:

@@ -126,6 +126,53 @@ def test_errors_of_level_equal_plain_loops() -> None:
     assert metrics.weighted_decile_error(realised, predicted) == pytest.approx(wrong / sum(realised))
 
 
+@TABLE
+@given(st.lists(st.tuples(VALUES, st.integers(0, 6).map(float), st.integers(0, 3)), min_size=1, max_size=12))
+def test_figures_of_weighted_rows_are_those_of_rows_repeated_as_often(
+    rows: list[tuple[float, float, int]],
+) -> None:
+    realised, predicted = _columns([(a, p) for a, p, _ in rows])
+    times = np.array([count for *_, count in rows])
+    weights = times.astype(float)
+    repeated, foretold = np.repeat(realised, times), np.repeat(predicted, times)
+    oracle, ranking = metrics.Ranking(realised, realised), metrics.Ranking(realised, predicted)
+    best, curve = oracle.concentration(weights), ranking.concentration(weights)
+    gini = curve.area() / best.area() if best.area() > 0 else math.nan
+    assert _same(gini, metrics.normalised_gini(repeated, foretold))
+    for ratio in (0.01, 0.2, 1.0):
+        assert _same(curve.share(ratio), metrics.captured_share(repeated, foretold, ratio))
+    assert _same(curve.decile_error(), metrics.weighted_decile_error(repeated, foretold))
+    assert _same(curve.bias_ratio(), metrics.bias_ratio(repeated, foretold))
+    assert _same(curve.log_bias(), metrics.log_bias(repeated, foretold))
+    ranked = np.repeat(ranking.ranks(curve.counted), times)
+    expected = [sum(q > p for q in foretold) + (sum(q == p for q in foretold) + 1) / 2 for p in foretold]
+    assert ranked.tolist() == expected
+
+
+@TABLE
+@given(ROWS)
+def test_slices_share_the_rows_of_a_tie_between_them(rows: list[tuple[float, float]]) -> None:
+    realised, predicted = _columns(rows)
+    orders = _orders(predicted)
+    half = len(rows) // 2
+    borders = np.array([0.0, half, len(rows)])
+    foretold, held = metrics.Ranking(realised, predicted).concentration().slices(borders)
+    first = [(predicted[order[:half]].sum(), realised[order[:half]].sum()) for order in orders]
+    assert foretold[0] == pytest.approx(np.mean([p for p, _ in first]))
+    assert held[0] == pytest.approx(np.mean([a for _, a in first]), abs=1e-9)
+    assert (foretold.sum(), held.sum()) == pytest.approx((predicted.sum(), realised.sum()), abs=1e-9)
+
+
+def test_log_bias_calls_twice_and_half_equally_wrong() -> None:
+    realised = np.array([1.0, 3.0, 0.0])
+    assert metrics.log_bias(realised, realised * 2) == pytest.approx(math.log(2))
+    assert metrics.log_bias(realised, realised / 2) == pytest.approx(-math.log(2))
+    assert metrics.log_bias(realised, realised) == 0
+    for nothing in ([], [0.0, 0.0], [-2.0, 1.0]):
+        assert math.isnan(metrics.log_bias(nothing, np.ones(len(nothing))))
+        assert math.isnan(metrics.log_bias(np.ones(len(nothing)), nothing))
+
+
 def test_decile_error_of_one_prediction_for_all_is_the_error_of_the_total() -> None:
     assert metrics.weighted_decile_error([1.0, 2.0, 3.0], [4.0, 4.0, 4.0]) == pytest.approx(1.0)
 
@@ -249,6 +296,24 @@ def test_metrics_without_rows_or_value_are_nan() -> None:
 def test_arrays_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"equal length, found \[2, 3\]"):
         metrics.mae([1, 2], [1, 2, 3])
+
+
+def test_weights_count_the_rows_of_the_same_draws() -> None:
+    values = np.sort(np.random.default_rng(4).normal(size=50))
+    means = [
+        float((weights * values).sum()) / 50 for weights in metrics.bootstrap_weights(50, seed=3, draws=40)
+    ]
+
+    def mean(drawn: np.ndarray) -> float:
+        return float(drawn.mean())
+
+    expected = metrics.bootstrap_interval(mean, values, seed=3, draws=40)
+    assert metrics.percentile_interval(means) == pytest.approx(expected)
+
+
+def test_draws_without_an_answer_are_left_out_of_an_interval() -> None:
+    assert metrics.percentile_interval([math.nan, 1.0, 2.0, 3.0, math.nan], level=1.0) == (1.0, 3.0)
+    assert all(math.isnan(end) for end in metrics.percentile_interval([math.nan]))
 
 
 def test_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from clv.config import Config
 from clv.contribution import price_lines
-from clv.outcomes import level_forecast, realised_value
+from clv.outcomes import level_forecast, realised_by_day, realised_value
 from clv.period import Horizon, see
 from clv.tables import CORE
 from clv.warehouse import Engine, workspace
@@ -112,6 +112,24 @@ def test_who_only_costs_has_a_negative_contribution(db: Engine) -> None:
 def test_a_fact_posted_late_happened_all_the_same(db: Engine) -> None:
     line(db, "A", "2024-01-01", 100, posted_date="2025-02-01")
     assert realised(db).loc["A", "realised_value"] == 40
+
+
+def test_days_add_up_to_the_labels_of_the_customers_asked_for(db: Engine) -> None:
+    line(db, "A", "2024-01-01", 100)
+    line(db, "A", "2024-03-01", 100)
+    line(db, "A", "2024-03-01", -150, order_id="back")
+    line(db, "B", "2024-03-01", 300)
+    line(db, "C", "2024-03-02", 500)  # not asked for
+    line(db, "B", "2025-01-01", 900)  # after the horizon
+    insert(db, "service_events", customer_id="B", event_date="2024-05-01", activity="visit")
+    labels = realised(db).loc[["A", "B"]]
+    asked = pd.Series(["A", "B", "nobody"])
+    days = realised_by_day(db, asked, START, YEAR, CONFIG, basis="contribution").set_index("day")
+    assert days.index.to_list() == [0, 60, 121]
+    assert days["realised_orders"].to_list() == [1, 1, 0]
+    assert days.loc[121, "realised_contribution"] == pytest.approx(-120 * 1.1 ** (-121 / 365), abs=1e-5)
+    for name in ("realised_contribution", "realised_orders"):
+        assert days[name].sum() == pytest.approx(labels[name].sum(), abs=1e-5)
 
 
 def test_labels_do_not_depend_on_row_order_or_threads() -> None:

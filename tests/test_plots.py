@@ -10,6 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from clv import plots
+from clv.evaluation import Report, decile_table, tier_table
+from clv.plots.forecasts import _wilson
+from clv.plots.style import INK, NAMED
 
 
 @pytest.fixture
@@ -46,9 +49,9 @@ def test_calibration_puts_weighted_decile_means_on_the_axes(rng: np.random.Gener
 
 def test_calibration_intervals_are_wilsons() -> None:
     # 10 of 100: Wilson's 95 % interval is 0.0552 to 0.1744
-    low, high = plots._wilson(0.1, 100)
+    low, high = _wilson(0.1, 100)
     assert (low, high) == pytest.approx((0.0552, 0.1744), abs=1e-4)
-    assert plots._wilson(0.0, 10)[0] == 0.0
+    assert _wilson(0.0, 10)[0] == 0.0
 
 
 def test_calibration_ignores_rows_without_weight() -> None:
@@ -76,7 +79,8 @@ def test_equal_predictions_are_drawn_the_same_in_any_row_order(rng: np.random.Ge
     order = rng.permutation(400)
     for draw in (
         lambda p, r: plots.gains({"model": (r, p)}).axes[0].get_lines()[1].get_ydata(),
-        lambda p, r: [bar.get_height() for bar in plots.decile_bars(p, r).axes[0].patches],
+        lambda p, r: [bar.get_height() for bar in plots.decile_bars(decile_table(r, p, 1)).axes[0].patches],
+        lambda p, r: plots.lorenz(r, p).axes[0].get_lines()[1].get_ydata(),
     ):
         assert draw(predicted[order], realised[order]) == pytest.approx(draw(predicted, realised), rel=1e-12)
 
@@ -94,19 +98,128 @@ def test_gains_without_realised_value_are_flat() -> None:
 
 def test_decile_bars_rise_to_the_right_with_the_prediction() -> None:
     predicted = np.arange(100, dtype=float)
-    figure = plots.decile_bars(predicted, predicted * 2, unit="EUR per customer")
+    figure = plots.decile_bars(decile_table(predicted * 2, predicted, seed=1), unit="EUR per customer")
     (axes,) = figure.axes
     heights = [bar.get_height() for bar in axes.patches]
     assert heights[:10] == pytest.approx(4.5 + 10 * np.arange(10))
     assert heights[10:] == pytest.approx(9 + 20 * np.arange(10))
+    assert [text.get_text() for text in axes.texts] == ["2.00"] * 10
     assert axes.get_ylabel() == "EUR per customer (mean of decile)"
     assert axes.get_xlabel() == "predicted decile (10 = highest)"
     assert draws(figure)
 
 
-def test_few_customers_have_fewer_bars() -> None:
-    figure = plots.decile_bars([1.0, 2.0, 3.0], [1.0, 1.0, -2.0])
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [1, 2, 3, 1, 1, -2]
+def test_few_customers_have_fewer_bars_and_losses_no_ratio() -> None:
+    table = decile_table(np.array([1.0, 1.0, -2.0]), np.array([1.0, 2.0, 3.0]), seed=1)
+    (axes,) = plots.decile_bars(table).axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([1, 2, 3, 1, 1, -2])
+    assert [text.get_text() for text in axes.texts] == ["1.00", "0.50", ""]
+
+
+def test_the_whiskers_of_bars_are_the_ends_of_their_interval(rng: np.random.Generator) -> None:
+    realised = rng.lognormal(size=200)
+    predicted = realised * rng.lognormal(size=200)
+    deciles = decile_table(realised, predicted, seed=1)
+    tiers = tier_table(realised, predicted, {"key": 20, "rest": 180}, seed=1)
+    for figure, table, side in (
+        (plots.decile_bars(deciles), deciles, 1),
+        (plots.tier_bars(tiers), tiers, 0),
+    ):
+        (whiskers,) = figure.axes[0].collections
+        ends = np.array([path.vertices[:, side] for path in whiskers.get_paths()])
+        assert ends == pytest.approx(table[["realised_low", "realised_high"]].to_numpy())
+        assert draws(figure)
+
+
+def test_tiers_stand_from_the_highest_down_with_their_sizes() -> None:
+    table = tier_table(np.arange(10.0), np.arange(10.0), {"key": 2, "the rest": 8}, seed=1)
+    (axes,) = plots.tier_bars(table, unit="EUR").axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([17, 28, 17, 28])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["key\n2", "the rest\n8"]
+    assert axes.yaxis_inverted()
+    assert axes.get_xlabel() == "EUR (total of tier)"
+
+
+def test_lorenz_curves_begin_with_the_least_valuable() -> None:
+    realised, predicted = np.array([1.0, 0.0, 3.0, 4.0]), np.array([10.0, 20.0, 30.0, 40.0])
+    forecast, by_forecast, own, equal = plots.lorenz(realised, predicted).axes[0].get_lines()
+    assert forecast.get_ydata() == pytest.approx([0, 0.1, 0.3, 0.6, 1])
+    assert by_forecast.get_ydata() == pytest.approx([0, 1 / 8, 1 / 8, 4 / 8, 1])
+    assert own.get_ydata() == pytest.approx([0, 0, 1 / 8, 4 / 8, 1])
+    assert list(equal.get_xdata()) == list(equal.get_ydata())
+    assert draws(plots.lorenz(np.zeros(4), predicted))  # nothing realised: no curve, no error
+
+
+def _course(**columns: list[float]) -> pd.DataFrame:
+    base = {
+        "day": [7, 14, 20],
+        "date": pd.to_datetime(["2026-01-08", "2026-01-15", "2026-01-21"]),
+        "realised_value": [10.0, 30.0, 40.0],
+        "model_value": [20.0, 40.0, 60.0],
+        "btyd_value": [15.0, 25.0, 30.0],
+        "realised_orders": [1.0, 3.0, 4.0],
+        "expected_orders": [2.0, 3.0, 5.0],
+    }
+    return pd.DataFrame(base | columns)
+
+
+def test_the_course_begins_at_nothing_and_says_how_far_off_it_ends() -> None:
+    figure = plots.course(_course(), unit="EUR")
+    value, orders = figure.axes
+    assert [line.get_ydata()[0] for axes in (value, orders) for line in axes.get_lines()] == [0] * 5
+    assert value.get_lines()[0].get_ydata() == pytest.approx([0, 10, 30, 40])
+    labels = [text.get_text() for axes in (value, orders) for text in axes.get_legend().get_texts()]
+    assert labels == [
+        "realised  40",
+        "model  60  (+50.0%)",
+        "btyd  30  (−25.0%)",
+        "realised  4",
+        "btyd  5  (+25.0%)",
+    ]
+    assert (value.get_ylabel(), orders.get_ylabel()) == ("EUR (running total)", "orders (running total)")
+    assert draws(figure)
+
+
+def test_a_course_without_a_purchase_model_shows_what_there_is() -> None:
+    unknown = [float("nan")] * 3
+    figure = plots.course(_course(btyd_value=unknown, expected_orders=unknown))
+    assert [len(axes.get_lines()) for axes in figure.axes] == [2, 1]
+    assert draws(figure)
+
+
+def test_origins_show_rank_and_level_by_date_with_gaps_where_a_forecast_is_missing() -> None:
+    def report(gini: float, *, with_btyd: bool) -> Report:
+        row: dict[str, float | None] = {"normalised_gini": gini, "bias_ratio": 0.1}
+        row |= {"normalised_gini_low": gini - 0.1, "normalised_gini_high": gini + 0.1}
+        row |= {"bias_ratio_low": 0.0, "bias_ratio_high": None}
+        return {"model": row, "last_period": row} | ({"btyd": row} if with_btyd else {})
+
+    dates = [pd.Timestamp(2026, month, 1).date() for month in (1, 2, 3)]
+    figure = plots.origins(dates, [report(g, with_btyd=g != 0.6) for g in (0.5, 0.6, 0.7)])
+    gini, level = figure.axes
+    by_name = {line.get_label(): line for line in gini.get_lines()}
+    assert by_name["model"].get_ydata() == pytest.approx([0.5, 0.6, 0.7])
+    assert by_name["btyd"].get_ydata() == pytest.approx([0.5, np.nan, 0.7], nan_ok=True)
+    assert "last_period" not in {
+        line.get_label() for line in level.get_lines()
+    }  # a year's value, not a level
+    assert [text.get_text() for text in gini.get_legend().get_texts()] == ["model", "last_period", "btyd"]
+    assert draws(figure)
+
+
+def test_a_forecast_has_one_colour_in_every_picture() -> None:
+    realised = np.array([3.0, 2.0, 1.0])
+    lines = plots.gains({"btyd": (realised, realised), "model": (realised, realised)}).axes[0].get_lines()
+    assert {line.get_label().split()[0]: line.get_color() for line in lines[1:3]} == {
+        "btyd": NAMED["btyd"],
+        "model": NAMED["model"],
+    }
+    course = plots.course(_course()).axes[0].get_lines()
+    assert [line.get_color() for line in course] == [INK, NAMED["model"], NAMED["btyd"]]
+    mixed = (
+        plots.gains(dict.fromkeys(["model", "logistic", "rate"], (realised, realised))).axes[0].get_lines()
+    )
+    assert len({line.get_color() for line in mixed[1:4]}) == 3
 
 
 def test_shap_summary_orders_features_by_mean_absolute_contribution(rng: np.random.Generator) -> None:

@@ -20,7 +20,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from clv import console, publish
+from clv import console, publish, tracking
 from clv.config import Config
 from clv.errors import ClvError
 
@@ -156,6 +156,56 @@ def test_a_month_from_files_to_tiers_with_its_log_in_json(tiny: list[object], tm
     again = run("score", *month)
     assert again.returncode == 0, again.stderr
     assert "nothing changed" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_back_test_of_several_dates_from_files_to_a_page_and_a_run(
+    tiny: list[object], tmp_path: Path
+) -> None:
+    day, place = ("--as-of", "2025-07-01", "--horizon-days", 90), tmp_path / "found"
+    files = ("--report", place / "report.json", "--html", place / "page.html")
+    dates = ("--origins", 3, "--step-months", 12)
+    done = run("backtest", *tiny, *day, *dates, *files, environment={"COLUMNS": "80"})
+    assert done.returncode == 0, done.stderr
+    assert "means over 2 dates" in done.stdout
+    assert "2023-07-01: order_lines: expected rows before" in done.stdout
+    assert "…" not in done.stdout
+    assert max(map(cell_len, done.stdout.splitlines())) <= 80
+    report = json.loads((place / "report.json").read_text())
+    page = (place / "page.html").read_text()
+
+    store = tracking.open_store("tiny", f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
+    client = tracking._client(store.tracking_uri)
+    experiment = client.get_experiment_by_name("tiny")
+    [logged] = client.search_runs([experiment.experiment_id])
+    tags = {name: logged.data.tags[name] for name in ("kind", "as_of", "horizon_days")}
+    assert tags == {"kind": "backtest", "as_of": "2025-07-01", "horizon_days": "90"}
+    assert logged.info.run_name == "backtest 2025-07-01"
+    assert logged.data.params["config_hash"]
+    metrics, value = logged.data.metrics, report["lifetime_value"]
+    for name in ("normalised_gini", "normalised_gini_low", "total_realised"):
+        assert metrics[f"lifetime-value/model/{name}"] == value["model"][name]
+    assert metrics["origins/model/origins"] == 2
+    assert "payment-delay/logistic/brier" in metrics
+    folder = Path(logged.info.artifact_uri.removeprefix("file://"))
+    stored = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    pictures = ("gains", "lorenz", "deciles", "tiers", "course", "origins")
+    assert {f"lifetime-value/{name}.png" for name in pictures} <= stored
+    assert json.loads((folder / "backtest.json").read_text()) == report
+    assert (folder / "backtest.html").read_text() == page
+
+    texts = [path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".html", ".yaml")]
+    assert len(texts) >= 6
+    customers = pd.read_csv(ROOT / "tests/golden/company/customers.csv", dtype=str)
+    names = "|".join(re.escape(name) for name in [*customers["customer_id"], *customers["name"].dropna()])
+    assert not re.findall(rf"(?<![\w.-])(?:{names})(?![\w.])", "\n".join(texts))
+
+
+def test_a_back_test_alone_leaves_nothing_in_mlflow(tiny: list[object], tmp_path: Path) -> None:
+    done = run("backtest", *tiny, "--as-of", "2024-01-01", "--report", tmp_path / "r.json", "--no-mlflow")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((tmp_path / "r.json").read_text())["why"]) >= {"lifetime_value", "tiers"}
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 # What the terminal shows

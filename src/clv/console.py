@@ -241,15 +241,23 @@ BACKTEST_FIGURES = {
         "mean_predicted": "predicted", "mean_realised": "realised",
     },
 }  # fmt: skip
+ORIGIN_FIGURES = {
+    "origins": "dates", "origins_won": "won", "normalised_gini": "Gini", "captured_share_top_20": "top 20 %",
+    "mean_abs_log_bias": "|log bias|", "weighted_decile_error": "decile err.", "interval_coverage_top_20": "coverage",
+}  # fmt: skip
 HIGHER_IS_BETTER = {
     "normalised_gini", "spearman", "captured_share_top_1", "captured_share_top_20", "auc", "lift_top_10",
+    "origins_won",
 }  # fmt: skip
-LOWER_IS_BETTER = {"mae", "weighted_decile_error", "brier", "log_loss", "mae_days"}
+LOWER_IS_BETTER = {"mae", "weighted_decile_error", "brier", "log_loss", "mae_days", "mean_abs_log_bias"}
 NEARER_IS_BETTER = {"bias_ratio": 0.0, "calibration_slope": 1.0, "slope": 1.0}
 
 
 def show_backtest(report: dict[str, Any]) -> None:
-    """The figures of `backtest --report`: a table per part, a forecast per row, the best of each figure in bold."""
+    """The figures of `backtest --report`: a table per part, a forecast per row, the best of each figure in bold.
+
+    Of several dates also a table of their Ginis and the means over them.
+    """
     console = _console()
     counted = f", {report['customers']:,} customers" if report["customers"] else ""
     console.print(f"Forecasts of {report['as_of']} for {report['horizon_days']} days{counted}\n")
@@ -268,14 +276,51 @@ def show_backtest(report: dict[str, Any]) -> None:
             forecasts = {name: row for name, row in rows.items() if isinstance(row, dict)}
             names = {name: name.replace("_", " ") for name in next(iter(forecasts.values()))}
             console.print(_figures(f"against the truth: {kind.replace('_', ' ')}", forecasts, names))
+    if "origins" in report:
+        _show_origins(console, report["origins"])
     for part, reason in report.get("why", {}).items():
         console.print(Text(f"{part.replace('_', ' ')}: {reason}", style="yellow"))
 
 
-def _figures(title: str, rows: dict[str, dict[str, float | None]], headings: dict[str, str]) -> Group:
-    """A table under its title, one forecast per row; figures nobody has are left out."""
+def _show_origins(console: Console, origins: dict[str, Any]) -> None:
+    """Gini of every forecast and level of the model by date, and the means over the dates."""
+    reports, summary = origins["reports"], origins["summary"]
+    judged = {each["as_of"]: each["lifetime_value"] for each in reports if each["lifetime_value"]}
+    if judged:
+        rows = {
+            day: {name: value.get(name, {}).get("normalised_gini") for name in summary}
+            | {"level": value["model"]["bias_ratio"]}
+            for day, value in judged.items()
+        }
+        headings = {name: name for name in summary} | {"level": "bias of model"}
+        console.print(_figures("normalised Gini by date", rows, headings, first="date"))
+        console.print(_figures(f"means over {len(judged)} dates", summary, ORIGIN_FIGURES))
+    for name in ("last_period", "btyd"):
+        gain, low, high = (
+            summary.get("model", {}).get(f"gain_over_{name}{end}") for end in ("", "_low", "_high")
+        )
+        if low is not None and high is not None:
+            console.print(
+                f"gain of model over {name}: {_signed(gain)} ({_signed(low)} to {_signed(high)}, 95 %)"
+            )
+    for each in reports:
+        if each["lifetime_value"] is None:
+            console.print(Text(f"{each['as_of']}: {each['why']['lifetime_value']}", style="yellow"))
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _figures(
+    title: str,
+    rows: dict[str, dict[str, float | None]],
+    headings: dict[str, str],
+    first: str = "forecast",
+) -> Group:
+    """A table under its title, one forecast (or what `first` names) per row; figures nobody has are left out."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("forecast", no_wrap=True)
+    table.add_column(first, no_wrap=True)
     shown = [name for name in headings if any(row[name] is not None for row in rows.values())]
     for name in shown:
         table.add_column(Text(headings[name]), justify="right")
@@ -284,7 +329,8 @@ def _figures(title: str, rows: dict[str, dict[str, float | None]], headings: dic
         cells = [Text(forecast)]
         for name in shown:
             value = row[name]
-            text = "–" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}"
+            is_whole = isinstance(value, int) or (value is not None and abs(value) >= 100)
+            text = "–" if value is None else f"{value:,.0f}" if is_whole else f"{value:.3f}"
             is_best = value is not None and value == best[name] and len(rows) > 1
             cells.append(Text(text.replace("-", "−"), style="bold" if is_best else ""))
         table.add_row(*cells)

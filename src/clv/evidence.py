@@ -1,10 +1,11 @@
-"""What a training run leaves behind in MLflow: parameters, figures, tables and pictures.
+"""What a training or a back-test leaves behind in MLflow: parameters, figures, tables and pictures.
 
 No row of a customer is logged: figures are over all, pictures show dots without a name, examples are invented.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pandas as pd
 
 from clv import plots
 from clv.evaluation import flat
+from clv.exhibits import Exhibits, Judged, of_test
 from clv.models.payment_delay import PaymentDelay
 from clv.models.payment_features import design as payment_design
 from clv.tables import CORE
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
     from clv.warehouse import Engine
 
 SHAP_ROWS = 2000
-CURVES = 4  # in one picture of gains, beside the oracle: more cannot be told apart
+PARTS = {  # of a back-test's report, and the models they judge
+    "lifetime_value": "lifetime-value",
+    "payment_delay": "payment-delay",
+    "prospect_value": "prospect-value",
+}
 
 
 def fingerprint(db: Engine) -> dict[str, str]:
@@ -41,19 +47,21 @@ def fingerprint(db: Engine) -> dict[str, str]:
 
 def params(config: Config, as_of: date, loaded: Loaded, pricing: Pricing) -> dict[str, Any]:
     """Parameters of a training run: the date, what value means, the settings of the models, rows read."""
+    rows = {f"rows.{name}": count for name, count in loaded.row_counts.items() if count}
+    return {"as_of": as_of, "value_basis": pricing.basis, **_settings(config), **rows}
+
+
+def backtest_params(config: Config, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a back-test's run: the date, the horizon, the settings of the models."""
+    return {"as_of": report["as_of"], "horizon_days": report["horizon_days"], **_settings(config)}
+
+
+def _settings(config: Config) -> dict[str, Any]:
     settings = config.model_dump(mode="json", include={"lifetime_value", "payment", "prospect"})
     flat_settings = {
         f"{section}.{name}": value for section, content in settings.items() for name, value in content.items()
     }
-    rows = {f"rows.{name}": count for name, count in loaded.row_counts.items() if count}
-    return {
-        "as_of": as_of,
-        "value_basis": pricing.basis,
-        "config_hash": config.hash,
-        "seed": config.seed,
-        **flat_settings,
-        **rows,
-    }
+    return {"config_hash": config.hash, "seed": config.seed, **flat_settings}
 
 
 def log(
@@ -78,39 +86,30 @@ def log(
         run.log_metrics({f"{name}/{figure}": value for figure, value in flat(what.report).items()})
         figures = pd.DataFrame.from_dict(what.report, orient="index").reset_index(names="forecast")
         run.log_table(figures, f"{name}/forecasts.json")
-        for picture, figure in _of_test(name, what).items():
-            run.log_figure(figure, f"{name}/{picture}.png")
+        judged = Judged(what.tested_from, what.outcome, what.forecasts, what.course)
+        of_test(name, judged, config).log(run)
     for picture, figure in _of_drivers(models, measured, config.reporting_currency).items():
         run.log_figure(figure, f"{picture}.png")
 
 
-def _of_test(name: str, what: Learned[Any]) -> dict[str, Figure]:
-    """Picture -> figure of the forecasts of a later period against what then happened."""
-    outcome, forecasts = what.outcome, what.forecasts
-    if not outcome.sum() > 0:
-        return {}
-    when = f"from {what.tested_from}"
-    curves = {each: (outcome, forecasts[each]) for each in list(forecasts)[:CURVES]}
-    if name == "lifetime-value":
-        return {
-            "gains": plots.gains(curves, title=f"Value captured by the customers ranked first, {when}"),
-            "deciles": plots.decile_bars(
-                forecasts["model"], outcome, title=f"Predicted against realised value, {when}"
-            ),
-        }
-    if name == "payment-delay":
-        title = f"Late payment, forecast and fact {when}"
-        return {"calibration": plots.calibration(forecasts["model"], outcome, title=title)}
-    title = f"Conversion, forecast and fact {when}"
-    return {
-        "calibration": plots.calibration(forecasts["model"], outcome, title=title),
-        "gains": plots.gains(
-            curves,
-            title=f"Conversions among the prospects ranked first, {when}",
-            ranked="prospects",
-            held="conversions",
-        ),
-    }
+def log_backtest(run: Run, config: Config, report: Mapping[str, Any], shown: Exhibits, page: str) -> None:
+    """A back-test: its figures, named as training names them; the report; the page that shows it; what the page is of.
+
+    Figures over several dates are `origins/NAME/figure`.
+    """
+    run.log_config(config.model_dump(mode="json"))
+    figures = {name: flat(report[part] or {}) for part, name in PARTS.items()}
+    figures["origins"] = flat(report["origins"]["summary"]) if "origins" in report else {}
+    for name, found in figures.items():
+        run.log_metrics({f"{name}/{figure}": value for figure, value in found.items()})
+    run.log_text(as_json(report), "backtest.json")
+    run.log_text(page, "backtest.html")
+    shown.log(run)
+
+
+def as_json(report: Mapping[str, Any]) -> str:
+    """A back-test's report as it is written to a file; a number that is none would be an error."""
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _of_drivers(models: Models, measured: Measured, currency: str) -> dict[str, Figure]:

@@ -8,7 +8,8 @@ expected value over their random orders. What the data cannot answer is nan, wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,10 +29,11 @@ def lorenz(realised: ArrayLike, predicted: ArrayLike, points: int = 101) -> tupl
     """
     realised, predicted = _aligned(realised, predicted)
     customers = np.linspace(0, 1, points)
-    ends, held = _concentration(realised, predicted)
-    if len(realised) < 2 or held[-1] <= 0:
+    curve = Ranking(realised, predicted).concentration()
+    if len(realised) < 2 or curve.realised[-1] <= 0:
         return customers, np.full(points, math.nan)
-    return customers, np.interp(customers * len(realised), ends, held) / held[-1]
+    held = np.interp(customers * len(realised), curve.counted, curve.realised)
+    return customers, held / curve.realised[-1]
 
 
 def normalised_gini(realised: ArrayLike, predicted: ArrayLike) -> float:
@@ -41,8 +43,8 @@ def normalised_gini(realised: ArrayLike, predicted: ArrayLike) -> float:
     cancel, so negative values are allowed. nan for fewer than two rows or when all realised values are equal.
     """
     realised, predicted = _aligned(realised, predicted)
-    best = _gini_area(realised, realised)
-    return _gini_area(realised, predicted) / best if best > 0 else math.nan
+    best = Ranking(realised, realised).concentration().area()
+    return Ranking(realised, predicted).concentration().area() / best if best > 0 else math.nan
 
 
 def spearman(realised: ArrayLike, predicted: ArrayLike) -> float:
@@ -64,12 +66,7 @@ def captured_share(realised: ArrayLike, predicted: ArrayLike, top_ratio: float) 
     that is not positive.
     """
     realised, predicted = _aligned(realised, predicted)
-    rows = len(realised)
-    ends, held = _concentration(realised, predicted)
-    if rows < 2 or held[-1] <= 0:
-        return math.nan
-    top = max(1, math.floor(round(top_ratio * rows, 6) + 0.5))
-    return float(np.interp(top, ends, held) / held[-1])
+    return Ranking(realised, predicted).concentration().share(top_ratio)
 
 
 def mae(realised: ArrayLike, predicted: ArrayLike) -> float:
@@ -85,6 +82,15 @@ def bias_ratio(realised: ArrayLike, predicted: ArrayLike) -> float:
     return _total(predicted) / total - 1 if total > 0 else math.nan
 
 
+def log_bias(realised: ArrayLike, predicted: ArrayLike) -> float:
+    """Error of the level, ln(Σ predicted ÷ Σ realised): twice and half the truth are equally far from 0.
+
+    nan unless both totals are positive.
+    """
+    realised, predicted = _aligned(realised, predicted)
+    return _log_ratio(_total(predicted), _total(realised))
+
+
 def weighted_decile_error(realised: ArrayLike, predicted: ArrayLike) -> float:
     """Σ over tenths of the rows by prediction of |Σ predicted - Σ realised|, ÷ Σ realised.
 
@@ -92,13 +98,7 @@ def weighted_decile_error(realised: ArrayLike, predicted: ArrayLike) -> float:
     equal predictions, are shared between them in proportion. nan where the realised total is not positive.
     """
     realised, predicted = _aligned(realised, predicted)
-    ends, held = _concentration(realised, predicted)
-    _, promised = _concentration(predicted, predicted)
-    if held[-1] <= 0:
-        return math.nan
-    borders = np.linspace(0, len(realised), 11)
-    error = np.diff(np.interp(borders, ends, promised)) - np.diff(np.interp(borders, ends, held))
-    return float(np.abs(error).sum() / held[-1])
+    return Ranking(realised, predicted).concentration().decile_error()
 
 
 def interval_coverage(
@@ -222,16 +222,13 @@ def bootstrap_interval(
         return math.nan, math.nan
     order = np.lexsort(columns[::-1])
     columns = tuple(column[order] for column in columns)
-    rng = np.random.default_rng(seed)
-    drawn = np.empty(draws)
-    for i in range(draws):
-        chosen = rng.integers(0, rows, rows)
-        drawn[i] = metric(*(column[chosen] for column in columns))
-    drawn = drawn[~np.isnan(drawn)]
-    if len(drawn) == 0:
-        return math.nan, math.nan
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return percentile_interval(
+        [
+            metric(*(column[chosen] for column in columns))
+            for chosen in _bootstrap_rows(rows, seed=seed, draws=draws)
+        ],
+        level,
+    )
 
 
 def paired_bootstrap_difference(
@@ -257,6 +254,107 @@ def paired_bootstrap_difference(
     )
 
 
+def bootstrap_weights(rows: int, *, seed: int, draws: int = 200) -> Iterator[Floats]:
+    """Draw by draw, how often each row is drawn: the draws of `bootstrap_interval`, for figures of weighted rows.
+
+    To be independent of the order of rows, put them into one that depends on their content alone first.
+    """
+    for chosen in _bootstrap_rows(rows, seed=seed, draws=draws):
+        yield np.bincount(chosen, minlength=rows).astype(np.float64)
+
+
+def percentile_interval(drawn: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of the figures drawn by a bootstrap, nan left out; (nan, nan) if none remain."""
+    known = _floats(drawn)
+    known = known[~np.isnan(known)]
+    if len(known) == 0:
+        return math.nan, math.nan
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Concentration:
+    """Rows counted, value realised and value predicted, highest prediction first: at 0 and after each tie.
+
+    Straight lines between these points are the expected sums over random orders within the ties.
+    """
+
+    counted: Floats
+    realised: Floats
+    predicted: Floats
+
+    def area(self) -> float:
+        """Area between the curve of realised value and the diagonal, in rows x value."""
+        held = self.realised
+        under = float((np.diff(self.counted) * (held[1:] + held[:-1])).sum()) / 2
+        return under - float(self.counted[-1]) * float(held[-1]) / 2
+
+    def share(self, top_ratio: float) -> float:
+        """See `captured_share`."""
+        rows, total = float(self.counted[-1]), float(self.realised[-1])
+        if rows < 2 or total <= 0:
+            return math.nan
+        top = max(1, math.floor(round(top_ratio * rows, 6) + 0.5))
+        return float(np.interp(top, self.counted, self.realised)) / total
+
+    def slices(self, borders: Floats) -> tuple[Floats, Floats]:
+        """Value predicted and value realised between successive `borders`, in rows counted from the best."""
+        predicted, realised = (
+            np.diff(np.interp(borders, self.counted, held)) for held in (self.predicted, self.realised)
+        )
+        return predicted, realised
+
+    def bias_ratio(self) -> float:
+        """See `bias_ratio`."""
+        total = float(self.realised[-1])
+        return float(self.predicted[-1]) / total - 1 if total > 0 else math.nan
+
+    def log_bias(self) -> float:
+        """See `log_bias`."""
+        return _log_ratio(float(self.predicted[-1]), float(self.realised[-1]))
+
+    def decile_error(self) -> float:
+        """See `weighted_decile_error`."""
+        total = float(self.realised[-1])
+        if total <= 0:
+            return math.nan
+        predicted, realised = self.slices(np.linspace(0, self.counted[-1], 11))
+        return float(np.abs(predicted - realised).sum()) / total
+
+
+class Ranking:
+    """Rows put in order once, highest prediction first, so that a figure under other weights takes only sums.
+
+    A weight says how often a row counts; without weights each counts once.
+    """
+
+    def __init__(self, realised: ArrayLike, predicted: ArrayLike) -> None:
+        self.realised, self.predicted = _aligned(realised, predicted)
+        self._order = np.lexsort((self.realised, -self.predicted))
+        ranked = self.predicted[self._order]
+        is_last = np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]
+        self._last = np.flatnonzero(is_last)  # row of each tie
+        self._tie = np.empty(len(ranked), dtype=np.intp)  # of each row
+        self._tie[self._order] = np.cumsum(is_last) - is_last
+
+    def concentration(self, weights: Floats | None = None) -> Concentration:
+        """What the rows ranked first hold."""
+        weights = np.ones(len(self.realised)) if weights is None else weights
+        return Concentration(
+            self.sums(weights), self.sums(weights * self.realised), self.sums(weights * self.predicted)
+        )
+
+    def sums(self, values: Floats) -> Floats:
+        """Running sum of `values`, one per row: 0, then after each tie."""
+        return np.append(0.0, np.cumsum(values[self._order])[self._last])
+
+    def ranks(self, counted: Floats) -> Floats:
+        """Rank of each row, 1 = highest, ties sharing the mean of theirs; `counted` as in `concentration`."""
+        ranks: Floats = ((counted[1:] + counted[:-1] + 1) / 2)[self._tie]
+        return ranks
+
+
 def _floats(values: ArrayLike) -> Floats:
     return np.asarray(values, dtype=np.float64)
 
@@ -277,6 +375,10 @@ def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
     return math.fsum(values.tolist()) / len(values) if len(values) else math.nan
 
 
+def _log_ratio(a: float, b: float) -> float:
+    return math.log(a / b) if a > 0 and b > 0 else math.nan
+
+
 def _ranks(values: Floats) -> Floats:
     """Ranks from 1 = lowest; equal values share the mean of their ranks."""
     _, place, size = np.unique(values, return_inverse=True, return_counts=True)
@@ -284,20 +386,8 @@ def _ranks(values: Floats) -> Floats:
     return shared
 
 
-def _concentration(values: Floats, predicted: Floats) -> tuple[Floats, Floats]:
-    """Rows counted and value summed, highest prediction first, at 0 and after each group of equal predictions.
-
-    Straight lines between these points are the expected sums over random orders within the groups.
-    """
-    order = np.lexsort((values, -predicted))
-    ranked = predicted[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]) + 1
-    held = np.cumsum(values[order])[ends - 1]
-    return np.append(0.0, ends), np.append(0.0, held)
-
-
-def _gini_area(realised: Floats, predicted: Floats) -> float:
-    """Area between the concentration curve and the diagonal, in rows x value."""
-    ends, held = _concentration(realised, predicted)
-    under = float((np.diff(ends) * (held[1:] + held[:-1])).sum()) / 2
-    return under - len(realised) * float(held[-1]) / 2
+def _bootstrap_rows(rows: int, *, seed: int, draws: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of each draw with replacement."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield rng.integers(0, rows, rows)

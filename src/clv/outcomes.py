@@ -27,33 +27,64 @@ def realised_value(db: Engine, start: date, horizon: Horizon, config: Config, *,
     it was posted. Customers without any fact are absent: theirs is 0. Leaves `next` showing the window.
     """
     see_window(db, start, horizon.after(start))
+    return db.frame(f"""
+        WITH facts AS ({_facts_sql(start, horizon, config, basis)})
+        SELECT customer_id, CAST(sum(value) AS DOUBLE) AS realised_value,
+            CAST(sum(value) - sum(cost) AS DOUBLE) AS realised_contribution,
+            count(*) FILTER (WHERE is_order) AS realised_orders
+        FROM facts GROUP BY customer_id ORDER BY customer_id
+    """)
+
+
+def realised_by_day(
+    db: Engine, customer_ids: pd.Series, start: date, horizon: Horizon, config: Config, *, basis: str
+) -> pd.DataFrame:
+    """One row per day of the horizon on which one of the customers did something, all of them together.
+
+    Columns: `day` (days since `start`, 0 on it), `realised_contribution` and `realised_orders` as in realised_value,
+    whose sums over the customers these add up to. Leaves `next` showing the window.
+    """
+    see_window(db, start, horizon.after(start))
+    db.load("next.asked", customer_ids.rename("customer_id").to_frame())
+    return db.frame(f"""
+        WITH facts AS ({_facts_sql(start, horizon, config, basis)})
+        SELECT date_diff('day', DATE '{start}', day) AS day,
+            CAST(sum(value) - sum(cost) AS DOUBLE) AS realised_contribution,
+            count(*) FILTER (WHERE is_order) AS realised_orders
+        FROM facts JOIN next.asked USING (customer_id) GROUP BY day ORDER BY day
+    """)
+
+
+def _facts_sql(start: date, horizon: Horizon, config: Config, basis: str) -> str:
+    """A row per customer and day of `next` with order lines, and per service and new dispute; money discounted.
+
+    Columns `customer_id`, `day`, `value`, `cost` (0 on the basis `revenue`), `is_order`.
+    """
     rate = config.lifetime_value.discount_rate_annual_ratio
     charged = 1 if basis == "contribution" else 0
 
     def discounted(amount: str, day: str) -> str:
         return f"CAST({amount} * {discount_sql(day, start, rate)} AS DECIMAL(38,6))"
 
-    return db.frame(f"""
-        WITH days AS (
-            SELECT customer_id, order_date, sum(net_amount) AS net, sum(value) AS value
-            FROM next.order_lines GROUP BY customer_id, order_date
-        ), bought AS (
-            SELECT customer_id, sum({discounted("value", "order_date")}) AS value,
-                count(*) FILTER (WHERE net > 0) AS orders
-            FROM days GROUP BY customer_id
-        ), costs AS (
-            SELECT customer_id, {charged} * {discounted(service_cost_sql(config.contribution), "event_date")} AS cost
-            FROM next.service_events
-            UNION ALL
-            SELECT customer_id, {charged} * {discounted(f"{config.contribution.dispute_cost}", "dispute_opened_date")}
-            FROM main.invoices
-            WHERE dispute_opened_date >= DATE '{start}' AND dispute_opened_date < DATE '{horizon.after(start)}'
-        ), served AS (SELECT customer_id, sum(cost) AS cost FROM costs GROUP BY customer_id)
-        SELECT customer_id, CAST(coalesce(value, 0) AS DOUBLE) AS realised_value,
-            CAST(coalesce(value, 0) - coalesce(cost, 0) AS DOUBLE) AS realised_contribution,
-            coalesce(orders, 0) AS realised_orders
-        FROM bought FULL JOIN served USING (customer_id) ORDER BY customer_id
-    """)
+    def cost(amount: str, day: str, rows: str) -> str:
+        return (
+            f"SELECT customer_id, {day} AS day, CAST(0 AS DECIMAL(38,6)) AS value, "
+            f"{charged} * {discounted(amount, day)} AS cost, false AS is_order FROM {rows}"
+        )
+
+    disputes = (
+        f"main.invoices WHERE dispute_opened_date >= DATE '{start}' "
+        f"AND dispute_opened_date < DATE '{horizon.after(start)}'"
+    )
+    return f"""
+        SELECT customer_id, order_date AS day, {discounted("sum(value)", "order_date")} AS value,
+            CAST(0 AS DECIMAL(38,6)) AS cost, sum(net_amount) > 0 AS is_order
+        FROM next.order_lines GROUP BY customer_id, order_date
+        UNION ALL
+        {cost(service_cost_sql(config.contribution), "event_date", "next.service_events")}
+        UNION ALL
+        {cost(f"{config.contribution.dispute_cost}", "dispute_opened_date", disputes)}
+    """
 
 
 def level_forecast(db: Engine, as_of: date, horizon: Horizon) -> float | None:

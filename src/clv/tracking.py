@@ -104,7 +104,7 @@ def open_store(company: str, tracking_uri: str, artifact_dir: Path | str) -> Sto
 
 
 class Run:
-    """A training run being logged; made by `training_run`. Paths are relative to the run's artefacts."""
+    """A run being logged; made by `training_run`. Paths are relative to the run's artefacts."""
 
     def __init__(self, store: Store, run_id: str, experiment_id: str) -> None:
         self.run_id = run_id
@@ -202,7 +202,8 @@ def training_run(
 ) -> Iterator[Run]:
     """A run called `name` with its parameters and tags: FINISHED at the end of the block, FAILED on an error.
 
-    Under `mlflow run` it is the run MLflow has opened (MLFLOW_RUN_ID), whose own parameters are kept.
+    Of a training, or of a back-test: the tag `kind` says which. Under `mlflow run` it is the run MLflow has opened
+    (MLFLOW_RUN_ID), whose own parameters are kept.
     Raises ModelError where that run is not in the store.
     """
     mlflow = _mlflow()
@@ -212,7 +213,7 @@ def training_run(
         run = client.get_run(resumed) if resumed else client.create_run(_experiment_id(store), run_name=name)
     except _mlflow().exceptions.MlflowException as error:
         raise ModelError(
-            f"expected a training run in {store.tracking_uri}, found: {error.message} "
+            f"expected a run in {store.tracking_uri}, found: {error.message} "
             "Start `mlflow run` with the MLFLOW_TRACKING_URI of this store."
         ) from error
     run_id = run.info.run_id

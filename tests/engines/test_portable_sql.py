@@ -16,7 +16,7 @@ from sqlglot import ErrorLevel, exp
 from clv.config import Config
 from clv.contribution import customer_ladder, price_lines, unassigned
 from clv.features import customer_features
-from clv.outcomes import level_forecast, realised_value
+from clv.outcomes import level_forecast, realised_by_day, realised_value
 from clv.period import Horizon
 from clv.tables import CORE
 from clv.warehouse import Engine
@@ -92,6 +92,7 @@ def recorded() -> dict[str, str]:
             customer_features(db, AS_OF, CONFIG, horizon_days)
         for basis in ("contribution", "revenue"):
             realised_value(db, AS_OF, Horizon(months=12), CONFIG, basis=basis)
+        realised_by_day(db, pd.Series(["A"]), AS_OF, Horizon(months=12), CONFIG, basis="contribution")
         level_forecast(db, AS_OF, Horizon(months=12))
         assert price_lines(db, REVENUE).basis == "revenue"
         views = ("CREATE SCHEMA", "CREATE OR REPLACE VIEW")
@@ -103,7 +104,7 @@ STATEMENTS = recorded()
 
 
 def test_every_room_is_recorded() -> None:
-    assert len(STATEMENTS) == 13
+    assert len(STATEMENTS) == 14
 
 
 @pytest.mark.parametrize("dialect", ["spark", "postgres"])

@@ -441,6 +441,27 @@ def test_any_history_has_a_finite_answer_that_grows_with_the_horizon(name: str, 
         before = plain
 
 
+@pytest.mark.parametrize("name", ["bgnbd", "mbgnbd", "pareto_nbd"])
+def test_the_course_of_purchases_is_the_sum_over_customers_day_by_day(
+    name: str, customers: Purchases
+) -> None:
+    known = model() if name == "bgnbd" else Btyd(name, TRUE, "gamma_gamma", VALUE, "converged", {})
+    if name == "pareto_nbd":
+        known = Btyd(name, PARETO, "gamma_gamma", VALUE, "converged", {})
+    rows = tuple(column[:400] for column in customers)
+    worth = np.arange(400.0)
+    days = [1, 7, 100, 365]
+    loop = [
+        [known.expected_purchases(x, t, T, day)[0] for x, t, T in zip(*rows, strict=True)] for day in days
+    ]
+    found = known.cumulative_purchases(*rows, days)
+    assert found == pytest.approx([sum(each) for each in loop])
+    assert (np.diff(found) > 0).all()
+    assert known.cumulative_purchases(*rows, days, worth) == pytest.approx([worth @ each for each in loop])
+    nobody = [np.empty(0)] * 3
+    assert known.cumulative_purchases(*nobody, days).tolist() == [0, 0, 0, 0]
+
+
 def test_a_year_at_ten_per_cent_is_annual_and_effective() -> None:
     """A customer that certainly goes on buying at an even pace: the annuity at 10 % a year, known in closed form."""
     steady = model(r=1e4, alpha=1e5, a=1e-9, b=1e6)

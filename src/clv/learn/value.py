@@ -16,6 +16,7 @@ from clv.customers import customer_frame
 from clv.errors import ModelError
 from clv.evaluation import Forecast, Report, value_report
 from clv.features import customer_features
+from clv.learn.course import course
 from clv.learn.learned import Learned
 from clv.models import btyd
 from clv.models.lifetime_value import LifetimeValue
@@ -59,6 +60,10 @@ class ValueForecasts:
             self.before_cost,
             frame["realised_value"].to_numpy(np.float64),
         )
+
+    def course(self, db: Engine, config: Config) -> pd.DataFrame:
+        """What then came week by week, which `db` knows, beside what was forecast: see clv.learn.course."""
+        return course(db, self, config)
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ def learn_lifetime_value(
         tested_from,
         trial.realised,
         {name: forecast.value for name, forecast in trial.forecasts.items()},
+        made.course(db, config),
     )
     return learned, present
 

@@ -114,6 +114,27 @@ class Btyd:
                 worth += share * purchases.purchases_if_active(*of_pair, day)
         return np.asarray(worth[pair] * purchases.probability_active(x, recency, T))
 
+    def cumulative_purchases(
+        self,
+        frequency: ArrayLike,
+        recency_days: ArrayLike,
+        T_days: ArrayLike,
+        days: ArrayLike,
+        worth: ArrayLike = 1.0,
+    ) -> Floats:
+        """Purchases expected of all customers together within each of `days` after T_days; never decreasing.
+
+        A purchase of a customer counts `worth` times: expected order values turn purchases into value.
+        """
+        x, recency, T, weight = _aligned(frequency, recency_days, T_days, worth)
+        rows, pair, _ = distinct_rows(Coded.of(x), Coded.of(T))
+        purchases = self.purchases
+        weights = np.bincount(pair, weight * purchases.probability_active(x, recency, T), minlength=len(rows))
+        totals = [
+            (weights * purchases.purchases_if_active(x[rows], T[rows], day)).sum() for day in np.asarray(days)
+        ]
+        return np.maximum.accumulate(np.array(totals, dtype=np.float64))
+
     def expected_order_value(self, order_count: ArrayLike, mean_order_value: ArrayLike) -> Floats:
         """Expected value of a customer's next orders, from the number and the mean of all its orders so far.
 

@@ -20,6 +20,7 @@ from clv.features import FEATURES, Feature
 from clv.models.attributes import AttributeEncoder
 from clv.models.btyd import Btyd
 from clv.models.shapley import Attribution, TreeShapley, coalition_shapley
+from clv.period import day_factor
 
 Floats = NDArray[np.float64]
 
@@ -91,6 +92,19 @@ class BuyTillYouDie:
         """Discounted value of the horizon; 0 for customers without a purchase."""
         inputs = self.inputs(frame)
         return np.where(inputs[:, 0] >= 0, np.exp(self.raw(inputs)), 0.0)
+
+    def course(self, frame: pd.DataFrame, days: Sequence[int]) -> tuple[Floats, Floats]:
+        """Purchases, and their discounted value, expected of all rows together within each of `days` (rising)."""
+        inputs = self.inputs(frame)
+        frequency, recency, tenure, mean = inputs[inputs[:, 0] >= 0].T
+        order_value = self._order_value(frequency, mean)
+        purchases, value = (
+            self.fitted.cumulative_purchases(frequency, recency, tenure, days, worth)
+            for worth in (1.0, order_value)
+        )
+        ends = np.append(0.0, days)
+        factor = day_factor(self.discount_rate_annual_ratio) ** ((ends[1:] + ends[:-1]) / 2)
+        return purchases, np.cumsum(np.diff(value, prepend=0.0) * factor)
 
     def outputs(self, frame: pd.DataFrame) -> pd.DataFrame:
         """BTYD_FEATURES of each row; null for customers who have only returned goods."""

@@ -1,0 +1,21 @@
+"""The figures logged beside a model: how well it is calibrated, what its ranking captures, what drives it.
+
+Each function returns a matplotlib `Figure` made without pyplot, so nothing is global and nothing needs closing.
+Rows with equal predictions share the mean of what they realised, so the order of the rows never shows.
+"""
+
+from clv.plots.drivers import shap_summary
+from clv.plots.forecasts import calibration, course, decile_bars, gains, lorenz, origins, tier_bars
+from clv.plots.pyramids import pyramid
+
+__all__ = [
+    "calibration",
+    "course",
+    "decile_bars",
+    "gains",
+    "lorenz",
+    "origins",
+    "pyramid",
+    "shap_summary",
+    "tier_bars",
+]

@@ -124,7 +124,7 @@ def test_already_late_is_certain_and_days_lie_between_overdue_and_cap(ledger: Le
 def test_expected_days_are_unbiased_in_sum(ledger: Ledger) -> None:
     known = ledger.training.loc[ledger.training["days_late"].notna()]
     predicted = ledger.model.predict(known)["expected_days_late"]
-    assert predicted.mean() == pytest.approx(known["days_late"].mean(), rel=0.1)
+    assert predicted.mean() == pytest.approx(known["days_late"].mean(), rel=0.05)
 
 
 def test_more_past_delay_never_lowers_the_risk(ledger: Ledger) -> None:
@@ -288,5 +288,3 @@ def test_unsupportable_threshold_is_named_with_its_counts(ledger: Ledger) -> Non
         PaymentDelay.fit(few, PAYMENT, 7, 1, reference=ledger.reference)
     with pytest.raises(ModelError, match=r"unsupportable threshold"):
         PaymentDelay.fit(ledger.training.head(0), PAYMENT, 7, 1, reference=ledger.reference)
-    with pytest.raises(ModelError, match="180 days ago"):
-        PaymentDelay.fit(ledger.training.assign(days_late=np.nan), PAYMENT, 7, 1, reference=ledger.reference)

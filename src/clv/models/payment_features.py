@@ -49,6 +49,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("due_day_of_month", "due_date", 0, "days"),
     Feature("due_weekday", "due_date", 0, "days"),
     Feature("is_due_at_year_end", "due_date", 0, "flag"),
+    Feature("days_to_payment_run", "due_date", 0, "days"),
 )
 NAMES = tuple(feature.name for feature in FEATURES)
 

@@ -83,7 +83,7 @@ def ledger() -> Iterator[Ledger]:
         yield Ledger(db, truth, training, reference, model)
 
 
-def test_probability_is_calibrated_against_the_truth_on_a_later_period(ledger: Ledger) -> None:
+def test_rule_9_probability_is_calibrated_against_the_truth_on_a_later_period(ledger: Ledger) -> None:
     rows = invoice_rows.observations(ledger.db, AS_OF, PAYMENT, ["industry"], window_days=60)
     rows = rows.loc[~rows["is_open"]]
     predicted = ledger.model.predict(rows)["late_payment_probability"].to_numpy()
@@ -99,7 +99,7 @@ def test_probability_is_calibrated_against_the_truth_on_a_later_period(ledger: L
     assert all(((p > 0) & (p < 1)).all() for p in others.values())
 
 
-def test_open_invoice_is_conditional_on_its_age(ledger: Ledger) -> None:
+def test_rule_3_open_invoice_is_conditional_on_its_age(ledger: Ledger) -> None:
     """P(late | unpaid so far) = S(due + 30) / S(age): it rises while the invoice stays open."""
     row = ledger.reference.loc[ledger.reference["is_typical"]].iloc[[0]]
     ages = pd.concat([row.assign(age_days=30 + days, overdue_days=days) for days in range(-30, 60, 5)])
@@ -121,13 +121,58 @@ def test_already_late_is_certain_and_days_lie_between_overdue_and_cap(ledger: Le
     assert (predicted["expected_days_late"] <= PAYMENT.cap_days + 1e-9).all()
 
 
+def test_thresholds_expected_days_and_payment_date_are_coherent(ledger: Ledger) -> None:
+    """P(more than h) falls with h and is the graded one at its threshold; the median is late where P > 1/2."""
+    rows = ledger.training
+    predicted, more = ledger.model.predict(rows), ledger.model.exceedance(rows)
+    assert more.columns.to_list() == [0, 30, 60, 90]
+    assert (more.diff(axis=1).iloc[:, 1:] <= 0).all(axis=None)
+    np.testing.assert_array_equal(more[30], predicted["late_payment_probability"])
+    beyond = predicted["days_to_payment"] + rows["overdue_days"]
+    assert (predicted["days_to_payment"].dropna() >= 0).all()
+    for h in more.columns:
+        np.testing.assert_array_equal(more[h] > 0.5, (beyond > h) | beyond.isna())
+        # E[min(D, cap)] lies between h P(D > h) and what the days up to h and behind it can add at most.
+        assert (predicted["expected_days_late"] >= h * more[h] - 1e-9).all()
+        assert (
+            predicted["expected_days_late"] <= h * more[0] + (PAYMENT.cap_days - h) * more[h] + 1e-9
+        ).all()
+
+
+def test_thresholds_are_calibrated_on_a_later_period(ledger: Ledger) -> None:
+    rows = invoice_rows.observations(ledger.db, AS_OF, PAYMENT, ["industry"], window_days=60)
+    rows = invoice_rows.labels(ledger.db, rows, END, PAYMENT)
+    rows = rows.loc[(rows["known_days"] > 90) & ~rows["is_open"]]
+    more = ledger.model.exceedance(rows)
+    for h in more.columns:
+        assert more[h].mean() == pytest.approx((rows["days_beyond_terms"] > h).mean(), abs=0.03), h
+
+
+def test_a_threshold_the_data_cannot_support_is_named_with_its_counts(ledger: Ledger) -> None:
+    settings = PaymentSettings(minimum_invoices=300, minimum_late_invoices=250, thresholds_days=[0, 60, 150])
+    model = PaymentDelay.fit(ledger.training, settings, 7, 1, reference=ledger.reference)
+    assert model.exceedance(ledger.reference).columns.to_list() == [0, 30, 60]
+    told = {support.days: support for support in model.support}
+    assert told[150].late_invoices < 250 < told[60].late_invoices
+    assert str(told[150]).startswith(f"more than 150 days: {told[150].late_invoices} of ")
+    assert str(told[150]).endswith("too few to tell")
+
+
+def test_where_no_invoice_was_ever_late_the_threshold_is_refused_with_its_counts(ledger: Ledger) -> None:
+    paid = ledger.training.assign(
+        is_late=ledger.training["is_late"].where(ledger.training["is_late"].isna(), 0.0)
+    )
+    with pytest.raises(ModelError, match=r"unsupportable threshold: .* found \d+ and 0\. Lower"):
+        PaymentDelay.fit(paid, PAYMENT, 7, 1, reference=ledger.reference)
+
+
 def test_expected_days_are_unbiased_in_sum(ledger: Ledger) -> None:
     known = ledger.training.loc[ledger.training["days_late"].notna()]
     predicted = ledger.model.predict(known)["expected_days_late"]
     assert predicted.mean() == pytest.approx(known["days_late"].mean(), rel=0.05)
 
 
-def test_more_past_delay_never_lowers_the_risk(ledger: Ledger) -> None:
+def test_rule_11_more_past_delay_never_lowers_the_risk(ledger: Ledger) -> None:
     rows = ledger.reference.assign(overdue_days=lambda frame: frame["overdue_days"].clip(upper=20))
     before = ledger.model.predict(rows)
     columns = [f.name for f in FEATURES if f.monotone == 1 and f.name not in RATIOS]
@@ -138,7 +183,7 @@ def test_more_past_delay_never_lowers_the_risk(ledger: Ledger) -> None:
         assert (after["expected_days_late"] >= before["expected_days_late"] - 1e-9).all(), name
 
 
-def test_paying_later_never_lowers_the_risk(ledger: Ledger) -> None:
+def test_rule_11_paying_later_never_lowers_the_risk(ledger: Ledger) -> None:
     """The rule holds for the facts: every payment comes later, no customer looks safer."""
     db = ledger.db
     db.run("CREATE TABLE main.as_paid AS SELECT * FROM main.payments")
@@ -188,7 +233,7 @@ def test_customer_alone_scores_as_in_the_batch(ledger: Ledger) -> None:
         pd.testing.assert_series_equal(alone.loc[customer_id], figures.loc[customer_id], check_exact=True)
 
 
-def test_customer_figures_are_weighted_by_amount() -> None:
+def test_rule_7_customer_figures_are_weighted_by_amount() -> None:
     rows = pd.DataFrame(
         {
             "customer_id": ["B", "A", "A"],
@@ -253,7 +298,7 @@ def test_reference_is_the_median_typical_invoice(ledger: Ledger) -> None:
     assert reference["worst_days_beyond_terms"] == typical["worst_days_beyond_terms"].median()
 
 
-def test_few_invoices_are_shrunk_to_the_segment() -> None:
+def test_rule_8_few_invoices_are_shrunk_to_the_segment() -> None:
     """Customers of beta(2, 6): k = 8, found by the method of moments; their rate is 0.25."""
     rng = np.random.default_rng(1)
     n = rng.integers(1, 15, 4000)

@@ -84,6 +84,7 @@ def backtest(config: Config, as_of: date, horizon: Horizon) -> dict[str, Any]:
                 future=future,
             )
             report["payment_delay"], groups["payment_delay"] = invoices.report(), invoices.groups()
+            groups["payment_thresholds"] = invoices.thresholds()
             if known:
                 true["payment_delay"] = truth.of_payment(known, invoices)
                 true["late_payment_probability"] = truth.of_payers(known, db, invoices, as_of, config)

@@ -78,6 +78,8 @@ def log(
         run.log_metrics({f"{name}/{figure}": value for figure, value in flat(what.report).items()})
         figures = pd.DataFrame.from_dict(what.report, orient="index").reset_index(names="forecast")
         run.log_table(figures, f"{name}/forecasts.json")
+        for table, frame in what.tables.items():
+            run.log_table(frame, f"{name}/{table}.json")
         for picture, figure in _of_test(name, what).items():
             run.log_figure(figure, f"{name}/{picture}.png")
     for picture, figure in _of_drivers(models, measured, config.reporting_currency).items():

@@ -90,7 +90,7 @@ def test_rule_9_probability_is_calibrated_against_the_truth_on_a_later_period(le
     true = ledger.truth[rows["invoice_id"]].to_numpy()
     assert abs(predicted.mean() - true.mean()) < 0.015
     assert np.corrcoef(predicted, true)[0, 1] > 0.85
-    others = baselines(ledger.training, rows)
+    others = baselines(ledger.training, rows, PAYMENT, 7)
     error = {name: np.mean((p - true) ** 2) for name, p in {**others, "model": predicted}.items()}
     assert error["model"] < min(error["segment_rate"], error["last_three"]) / 4
     assert error["model"] < error["paid_only"] / 2

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Generic, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from clv import metrics
@@ -23,7 +24,8 @@ class Learned(Generic[Model]):
 
     `passed`: the model itself passed its gate; otherwise `model` is the fallback and `why` says what was missing.
     `report`: figures of the model and its baselines on a later period, begun on `tested_from`; `outcome` is what
-    happened in it and `forecasts` what each forecast had said, row by row. Empty where there was no test.
+    happened in it and `forecasts` what each forecast had said, row by row. `tables`: what else the test says, by name.
+    Empty where there was no test.
     """
 
     model: Model
@@ -33,6 +35,7 @@ class Learned(Generic[Model]):
     tested_from: date | None = None
     outcome: Floats = field(default_factory=lambda: np.empty(0))
     forecasts: Mapping[str, Floats] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def probability_gate(outcome: Floats, forecasts: Mapping[str, Floats], what: str, seed: int) -> str | None:

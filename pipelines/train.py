@@ -16,6 +16,7 @@ def train(config: Config, as_of: date) -> str:
     """Learn everything that grading needs from the facts before `as_of`; returns the MLflow run id."""
     from clv import champions, criteria, evidence, grades, ingest, learn, publish, tracking, warehouse
     from clv.contribution import price_lines
+    from clv.portfolio import portfolio
 
     with publish.training(config, as_of) as record, warehouse.workspace_of(config) as db:
         with step(f"{config.company}: reading what was known before {as_of}"):
@@ -38,11 +39,12 @@ def train(config: Config, as_of: date) -> str:
         with step("learning the scales of the grades"):
             measured = criteria.measure(db, as_of, config, pricing, chosen.models)
             grading = grades.fit_grading(measured, as_of)
+            receivables = portfolio(db, as_of, config.payment)
 
         with step("logging and registering in MLflow"):
             params = evidence.params(config, as_of, loaded, pricing)
             with tracking.training_run(store, f"train {as_of}", params=params, tags={"as_of": as_of}) as run:
-                evidence.log(run, config, learned, chosen.models, measured, facts)
+                evidence.log(run, config, learned, chosen.models, measured, facts, receivables)
                 champions.register(store, run, as_of, chosen, learned, grading)
         record.mlflow_run_id, record.why = run.run_id, dict(chosen.why)
     for name, what in chosen.why.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from clv import plots
+from clv import plots, plots_payment
 from clv.evaluation import flat
 from clv.models.payment_delay import PaymentDelay
 from clv.models.payment_features import design as payment_design
@@ -63,11 +63,12 @@ def log(
     models: Models,
     measured: Measured,
     facts: Mapping[str, str],
+    receivables: Mapping[str, pd.DataFrame],
 ) -> None:
     """Everything that lets a data scientist judge the run without rerunning it.
 
     Per model: the figures of its forecast and of every baseline, what the forecast was worth on the later period as
-    pictures, and what drives the model that grades (`models`).
+    pictures, and what drives the model that grades (`models`). `receivables`: portfolio.portfolio.
     """
     run.log_config(config.model_dump(mode="json"))
     tables = pd.DataFrame({"table": list(facts), "fingerprint": list(facts.values())})
@@ -82,6 +83,10 @@ def log(
             run.log_table(frame, f"{name}/{table}.json")
         for picture, figure in _of_test(name, what).items():
             run.log_figure(figure, f"{name}/{picture}.png")
+    for table, frame in receivables.items():
+        run.log_table(frame, f"receivables/{table}.json")
+    for picture, figure in _of_receivables(receivables, config.reporting_currency).items():
+        run.log_figure(figure, f"receivables/{picture}.png")
     for picture, figure in _of_drivers(models, measured, config.reporting_currency).items():
         run.log_figure(figure, f"{picture}.png")
 
@@ -102,7 +107,10 @@ def _of_test(name: str, what: Learned[Any]) -> dict[str, Figure]:
         }
     if name == "payment-delay":
         title = f"Late payment, forecast and fact {when}"
-        return {"calibration": plots.calibration(forecasts["model"], outcome, title=title)}
+        return {"calibration": plots.calibration(forecasts["model"], outcome, title=title)} | {
+            table: plots_payment.calibration_by(what.tables[table], title=title)
+            for table in ("calibration_by_month", "calibration_by_segment")
+        }
     title = f"Conversion, forecast and fact {when}"
     return {
         "calibration": plots.calibration(forecasts["model"], outcome, title=title),
@@ -112,6 +120,19 @@ def _of_test(name: str, what: Learned[Any]) -> dict[str, Figure]:
             ranked="prospects",
             held="conversions",
         ),
+    }
+
+
+def _of_receivables(tables: Mapping[str, pd.DataFrame], currency: str) -> dict[str, Figure]:
+    """Picture -> figure of what is owed; none without invoices."""
+    if not tables:
+        return {}
+    return {
+        "ageing": plots_payment.ageing(tables["ageing"], currency),
+        "roll_rates": plots_payment.roll_rates(tables["roll_rates"]),
+        "roll_rates_by_month": plots_payment.roll_rates_by_month(tables["roll_rates_by_month"]),
+        "by_month": plots_payment.outstanding(tables["by_month"]),
+        "delay_reasons": plots_payment.delay_reasons(tables["delay_reasons"], currency),
     }
 
 

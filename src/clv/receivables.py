@@ -81,8 +81,8 @@ def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: st
                i.dispute_opened_date, i.dispute_closed_date, i.dispute_fault
         FROM dated AS i LEFT JOIN credit AS c USING (invoice_id)
     """)
-    days = _beyond_terms("paid_date")
-    before = _beyond_terms(f"least(paid_date, {year_ago})")
+    days = beyond_terms_sql("paid_date")
+    before = beyond_terms_sql(f"least(paid_date, {year_ago})")
     db.run(f"""
         CREATE OR REPLACE TABLE receivables.piece AS
         WITH paid AS (
@@ -102,7 +102,7 @@ def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: st
                s.lowest_from_here >= n.amount - n.tolerance AS is_settled
         FROM staying AS s JOIN receivables.net AS n USING (invoice_id)
     """)
-    so_far, year_before = _beyond_terms(today), _beyond_terms(year_ago)
+    so_far, year_before = beyond_terms_sql(today), beyond_terms_sql(year_ago)
     db.run(f"""
         CREATE OR REPLACE TABLE receivables.invoice_state AS
         WITH pieces AS (
@@ -131,7 +131,7 @@ def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: st
         )
         SELECT invoice_id, customer_id, invoice_date, due_date, original_amount, amount, amount_paid, amount_open,
                settled_date, date_diff('day', invoice_date, due_date) AS terms_days,
-               {_beyond_terms(f"coalesce(settled_date, {today})")} AS days_beyond_terms,
+               {beyond_terms_sql(f"coalesce(settled_date, {today})")} AS days_beyond_terms,
                CAST(amount_days AS DOUBLE) / nullif(CAST(amount_counted AS DOUBLE), 0) AS weighted_days_beyond_terms,
                CAST(late_amount AS DOUBLE) / nullif(CAST(amount_counted AS DOUBLE), 0) AS late_ratio,
                is_open, is_fully_credited, dispute_opened_date IS NOT NULL AS was_disputed,
@@ -143,7 +143,7 @@ def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: st
     return "receivables.invoice_state"
 
 
-def _beyond_terms(day: str) -> str:
+def beyond_terms_sql(day: str) -> str:
     """SQL: days from the last day within terms to `day`, less days of a dispute that was the seller's fault."""
     return f"""(date_diff('day', last_day_date, {day}) - CASE WHEN dispute_fault = 'seller' THEN greatest(0,
         date_diff('day', greatest(dispute_opened_date, last_day_date),

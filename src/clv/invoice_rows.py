@@ -42,7 +42,7 @@ _HISTORY_COLUMNS = f"""
     coalesce(h.longest_overdue_days, 0) AS longest_overdue_days"""
 
 
-def _rows_sql(as_of: date, segment: Sequence[str], source: str) -> str:
+def _rows_sql(as_of: date, segment: Sequence[str], source: str, customers: str = "past.customers") -> str:
     """SELECT of observation rows from a FROM item with the columns of an invoice, and the customer's history."""
     return f"""
         SELECT x.customer_id, x.invoice_id, {segment_sql(segment)} AS segment, DATE '{as_of}' AS snapshot_date,
@@ -59,9 +59,14 @@ def _rows_sql(as_of: date, segment: Sequence[str], source: str) -> str:
                {_HISTORY_COLUMNS}
         FROM {source} AS x
         LEFT JOIN receivables.history AS h USING (customer_id)
-        LEFT JOIN past.customers AS c USING (customer_id)
+        LEFT JOIN {customers} AS c USING (customer_id)
     """
 
+
+# The invoice of a customer who was not known at the snapshot comes with what was known of it at first.
+_CUSTOMERS = """(
+    FROM past.customers UNION ALL BY NAME
+    FROM next.customers WHERE customer_id NOT IN (SELECT customer_id FROM past.customers))"""
 
 _OPEN_ROWS = """
     SELECT customer_id, invoice_id, due_date, false AS is_typical, true AS is_open, amount_open, age_days,
@@ -81,7 +86,8 @@ def observations(
     """Invoices to learn from, or to judge a forecast by: one row per invoice, ordered by invoice_id.
 
     Those open at `snapshot` with their age, and those issued in [snapshot, snapshot + window_days) as new ones
-    (age 0, `overdue_days` = -terms, amount as issued); both beside what was known of the customer at `snapshot`.
+    (age 0, `overdue_days` = -terms, amount as issued); both beside what was known of the customer at `snapshot`,
+    or, of one first met in the window, its segment.
     `amount` is what is open. `only` is an SQL condition on customer_id.
     Leaves `past` showing `snapshot` and `next` the window.
     """
@@ -97,7 +103,7 @@ def observations(
               ) FROM next.invoices WHERE amount > 0 AND {only})
         WHERE invoice_id NOT IN (SELECT invoice_id FROM receivables.net)"""
     source = f"({_OPEN_ROWS} UNION ALL {new_rows})"
-    return db.frame(_rows_sql(snapshot, segment, source) + " ORDER BY x.invoice_id")
+    return db.frame(_rows_sql(snapshot, segment, source, _CUSTOMERS) + " ORDER BY x.invoice_id")
 
 
 def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings) -> pd.DataFrame:

@@ -9,12 +9,13 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import brentq
 
 from clv import invoice_rows, period
 from clv.config import PaymentSettings
 from clv.errors import ModelError
 from clv.models.payment_baselines import baselines
-from clv.models.payment_delay import PaymentDelay, customer_figures
+from clv.models.payment_delay import PaymentDelay, _level, customer_figures
 from clv.models.payment_features import FEATURES, INPUTS, NAMES, RATIOS, Shrinkage, design
 from clv.tables import CORE
 from clv.warehouse import Engine, workspace
@@ -252,6 +253,17 @@ def test_rule_7_customer_figures_are_weighted_by_amount() -> None:
         "expected_days_late": [pytest.approx(18.0), 10.0],
         "amount_at_risk": [pytest.approx(160.0), 5.0],
     }
+
+
+def test_the_level_is_found_where_the_logits_are_far_apart() -> None:
+    """Newton's method runs away from here: nearly all rows are certain, and the level lies between the others."""
+    raw = np.concatenate([np.full(900, 9.0), np.full(100, -9.0)])
+    label = np.concatenate([np.ones(900), np.arange(100) < 50])
+    shift = _level(raw, label)
+    assert shift == pytest.approx(5.0)  # as far as it may go
+    assert _level(np.array([-1.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0])) == pytest.approx(
+        brentq(lambda s: np.mean(1 / (1 + np.exp(-np.array([-1.0, 1.0, 2.0]) - s))) - 2 / 3, -5, 5)
+    )
 
 
 def test_files_hold_the_whole_model(ledger: Ledger) -> None:

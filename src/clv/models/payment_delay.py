@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 CERTAIN_LOGIT = 40.0  # its logistic is exactly 1 in double precision
+LARGEST_SHIFT = 5.0  # of the logit
 
 # 200 trees learn as much as the rows can teach: more from few rows spreads the probabilities too far, less from many
 # not far enough.
@@ -377,9 +378,12 @@ def _log_loss(raw: Floats, label: Floats) -> float:
 
 
 def _level(raw: Floats, label: Floats) -> float:
-    """The shift of the logit at which the mean prediction meets the mean outcome, by Newton's method."""
-    shift = 0.0
-    for _ in range(20):
-        p = _logistic(raw + shift)
-        shift += float(np.sum(label - p) / np.sum(p * (1 - p)))
-    return shift
+    """The shift of the logit at which the mean prediction meets the mean outcome, within LARGEST_SHIFT; by halving."""
+    low, high = -LARGEST_SHIFT, LARGEST_SHIFT
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _logistic(raw + middle).mean() < label.mean():
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

@@ -16,18 +16,20 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
-from survival import Cox, Floats, brier_scores, integrated, kaplan_meier
 
 from clv import ingest, invoice_rows, metrics, warehouse
 from clv.config import Config, load
 from clv.models.payment_delay import PaymentDelay
+from survival import Cox, Floats, brier_scores, integrated, kaplan_meier
 
 DAYS_JUDGED = 180
 SHOWN_DAYS = (30, 60, 90)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--as-of", type=date.fromisoformat, default=date(2007, 8, 1))
     as_of = parser.parse_args().as_of
     config = load("configs/traffic_fines.yaml", ["engine.threads=1"])
@@ -37,9 +39,14 @@ def main() -> None:
     when = np.array([edge for edge in model.chances.edges if 0 <= edge <= SHOWN_DAYS[-1]], dtype=np.float64)
     forecasts = {"model": _model(model, test, when), **_others(train, test, when)}
     times, paid = _durations(test)
-    table = Table(title=f"{len(test):,} fines of the {DAYS_JUDGED} days from {as_of}, {paid.sum():,} paid by {until}")
+    table = Table(
+        title=f"{len(test):,} fines of the {DAYS_JUDGED} days from {as_of}, {paid.sum():,} paid by {until}"
+    )
     table.add_column("forecast")
-    for heading in ("integrated Brier", *(f"{what} {day}" for day in SHOWN_DAYS for what in ("Brier", "paid by"))):
+    for heading in (
+        "integrated Brier",
+        *(f"{what} {day}" for day in SHOWN_DAYS for what in ("Brier", "paid by")),
+    ):
         table.add_column(heading, justify="right")
     table.add_column(f"AUC {SHOWN_DAYS[0]}", justify="right")
     realised = kaplan_meier(times, paid)
@@ -58,7 +65,9 @@ def main() -> None:
     Console(width=140).print(table)
 
 
-def learned_and_judged(config: Config, as_of: date, until: date) -> tuple[PaymentDelay, pd.DataFrame, pd.DataFrame]:
+def learned_and_judged(
+    config: Config, as_of: date, until: date
+) -> tuple[PaymentDelay, pd.DataFrame, pd.DataFrame]:
     """The model of a day; the new fines it learned from; those of the days after it, as known at `until`."""
     with warehouse.workspace_of(config) as db:
         ingest.load(db, config, until)
@@ -98,7 +107,9 @@ def _others(train: pd.DataFrame, test: pd.DataFrame, when: Floats) -> dict[str, 
         logistic[:, k] = LogisticRegression(max_iter=1000).fit(X[known], late).predict_proba(T)[:, 1]
     return {
         "Kaplan–Meier": np.tile(overall, (len(test), 1)),
-        "Kaplan–Meier by segment": np.array([by_segment.get(segment, overall) for segment in test["segment"]]),
+        "Kaplan–Meier by segment": np.array(
+            [by_segment.get(segment, overall) for segment in test["segment"]]
+        ),
         "logistic": logistic,
         "Cox": Cox.fit(X, times, paid).survival(T, when),
     }
@@ -108,7 +119,9 @@ def _inputs(train: pd.DataFrame, rows: pd.DataFrame) -> Floats:
     """Segments and weekdays as flags, the logarithm of the amount, the day of the month; standardised as in `train`."""
 
     def columns(frame: pd.DataFrame) -> pd.DataFrame:
-        found = {f"segment {name}": frame["segment"] == name for name in sorted(train["segment"].unique())[1:]}
+        found = {
+            f"segment {name}": frame["segment"] == name for name in sorted(train["segment"].unique())[1:]
+        }
         found |= {f"weekday {day}": frame["due_weekday"] == day for day in range(2, 8)}
         found |= {"amount": np.log(frame["invoice_amount"]), "day": frame["due_day_of_month"]}
         return pd.DataFrame(found).astype("float64")

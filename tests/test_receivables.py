@@ -372,7 +372,9 @@ def test_segment_is_made_of_the_customers_attributes(db: Engine) -> None:
 def test_a_customer_first_met_after_the_snapshot_comes_with_the_segment_known_at_first(db: Engine) -> None:
     db.run("ALTER TABLE main.customers ADD COLUMN industry VARCHAR")
     new = {"customer_id": "C1", "first_contact_date": "2025-04-03"}
-    insert(db, "customers", {**new, "industry": "food"}, {**new, "valid_from": "2025-04-20", "industry": "steel"})
+    insert(
+        db, "customers", {**new, "industry": "food"}, {**new, "valid_from": "2025-04-20", "industry": "steel"}
+    )
     insert(db, "customers", {"customer_id": "C2", "first_contact_date": "2025-06-03", "industry": "later"})
     invoice(db, "I1", "2025-04-10", "2025-05-10", 10)
     invoice(db, "I2", "2025-04-11", "2025-05-10", 10, customer_id="C2")

@@ -314,17 +314,20 @@ def test_rule_8_few_invoices_are_shrunk_to_the_segment() -> None:
     """Customers of beta(2, 6): k = 8, found by the method of moments; their rate is 0.25."""
     rng = np.random.default_rng(1)
     n = rng.integers(1, 15, 4000)
+    tendency = rng.beta(2, 6, 4000)
     observations = pd.DataFrame(
         {
             "customer_id": [f"C{i}" for i in range(4000)],
             "snapshot_date": pd.Timestamp("2025-01-01"),
             "segment": "all",
+            "is_open": False,
+            "is_late": (rng.random(4000) < tendency).astype(float),
             "known_invoices": n,
-            "late_invoices": rng.binomial(n, rng.beta(2, 6, 4000)),
+            "late_invoices": rng.binomial(n, tendency),
         }
     )
     found = Shrinkage.fit("late_ratio", observations)
-    assert found.rate == pytest.approx(0.25, abs=0.01)
+    assert found.rate == pytest.approx(0.25, abs=0.015)
     assert found.k == pytest.approx(8, rel=0.2)
     some = observations.head(3).assign(
         known_invoices=[0, 1, 100], late_invoices=[0, 1, 100], segment=["all", "all", "new"]
@@ -333,6 +336,29 @@ def test_rule_8_few_invoices_are_shrunk_to_the_segment() -> None:
     np.testing.assert_allclose(
         found.ratio(some), [m, (1 + k * m) / (1 + k), (100 + k * found.rate) / (100 + k)]
     )
+
+
+def test_rates_of_segments_are_those_of_new_invoices_where_customers_do_not_come_back() -> None:
+    """Each of 1000 customers has one invoice, 3 in 10 late in `a` and none in `b`; only who owes is seen again."""
+    late = np.where(np.arange(1000) < 500, np.arange(1000) % 10 < 3, False).astype(float)
+    new = pd.DataFrame(
+        {
+            "customer_id": [f"C{i:04}" for i in range(1000)],
+            "snapshot_date": pd.Timestamp("2025-01-01"),
+            "segment": np.where(np.arange(1000) < 500, "a", "b"),
+            "is_open": False,
+            "is_late": late,
+            "known_invoices": 0,
+            "late_invoices": 0,
+        }
+    )
+    again = new.loc[late == 1].assign(
+        snapshot_date=pd.Timestamp("2025-04-01"), is_open=True, known_invoices=1, late_invoices=1
+    )
+    found = Shrinkage.fit("late_ratio", pd.concat([new, again]))
+    assert found.rate == pytest.approx(0.15)
+    prior = 30 * 0.15
+    assert found.segment_rates == pytest.approx({"a": (150 + prior) / 530, "b": prior / 530})
 
 
 def test_unsupportable_threshold_is_named_with_its_counts(ledger: Ledger) -> None:

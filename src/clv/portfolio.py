@@ -41,8 +41,16 @@ def portfolio(db: Engine, as_of: date, payment: PaymentSettings) -> dict[str, pd
     db.run("""
         CREATE OR REPLACE TABLE receivables.open_at (
             month INTEGER, start DATE, invoice_id VARCHAR, bucket INTEGER, amount DECIMAL(38,4))""")
+    db.run(f"""
+        CREATE OR REPLACE TABLE receivables.lately AS
+        SELECT n.*, s.settled_date FROM receivables.net AS n JOIN {state} AS s USING (invoice_id)
+        WHERE NOT s.is_fully_credited AND (s.settled_date IS NULL OR s.settled_date >= DATE '{months[0]}')""")
+    db.run("""
+        CREATE OR REPLACE TABLE receivables.lately_paid AS
+        SELECT p.invoice_id, p.paid_date, p.applied
+        FROM receivables.piece AS p JOIN receivables.lately USING (invoice_id)""")
     for number, start in enumerate(months):
-        _make_open_at(db, state, number, start)
+        _make_open_at(db, number, start)
     return {
         "ageing": _ageing(db),
         "roll_rates": _roll_rates(db),
@@ -52,19 +60,18 @@ def portfolio(db: Engine, as_of: date, payment: PaymentSettings) -> dict[str, pd
     }
 
 
-def _make_open_at(db: Engine, state: str, number: int, start: date) -> None:
+def _make_open_at(db: Engine, number: int, start: date) -> None:
     """Add what was open at the start of a day: one row per invoice, by what is known now."""
     db.run(f"""
         INSERT INTO receivables.open_at
         WITH paid AS (
-            SELECT invoice_id, sum(applied) AS applied FROM receivables.piece
+            SELECT invoice_id, sum(applied) AS applied FROM receivables.lately_paid
             WHERE paid_date < DATE '{start}' GROUP BY 1
         ), open AS (
             SELECT n.invoice_id, n.amount - coalesce(p.applied, 0) AS amount,
                    {beyond_terms_sql(f"DATE '{start}'")} AS days
-            FROM receivables.net AS n JOIN {state} AS s USING (invoice_id) LEFT JOIN paid AS p USING (invoice_id)
-            WHERE n.invoice_date < DATE '{start}' AND NOT s.is_fully_credited
-                AND (s.settled_date IS NULL OR s.settled_date >= DATE '{start}')
+            FROM receivables.lately AS n LEFT JOIN paid AS p USING (invoice_id)
+            WHERE n.invoice_date < DATE '{start}' AND (n.settled_date IS NULL OR n.settled_date >= DATE '{start}')
         )
         SELECT {number}, DATE '{start}', invoice_id,
                CASE WHEN days <= 0 THEN 0 ELSE least((days - 1) // 30 + 1, {len(BUCKETS) - 1}) END, amount

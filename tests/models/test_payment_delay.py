@@ -110,6 +110,18 @@ def test_rule_3_open_invoice_is_conditional_on_its_age(ledger: Ledger) -> None:
     assert p[5] > p[0]
 
 
+def test_rule_3_open_invoices_have_the_probability_given_that_they_are_unpaid_so_far(ledger: Ledger) -> None:
+    """P(D > 30 | D >= u) = S(31) / S(u): exp(-(31 - u)/mean) for u >= -10, where D + 10 is exponential as here."""
+    rows = invoice_rows.observations(ledger.db, AS_OF, PAYMENT, ["industry"])
+    rows = rows.loc[rows["is_open"] & rows["overdue_days"].between(-10, 30)]
+    mean_days = -41 / np.log(ledger.truth[rows["invoice_id"]].to_numpy())
+    true = np.exp(-(31 - rows["overdue_days"].to_numpy()) / mean_days)
+    predicted = ledger.model.predict(rows)["late_payment_probability"].to_numpy()
+    assert len(rows) > 100
+    assert abs(predicted.mean() - true.mean()) < 0.03
+    assert np.corrcoef(predicted, true)[0, 1] > 0.85
+
+
 def test_already_late_is_certain_and_days_lie_between_overdue_and_cap(ledger: Ledger) -> None:
     rows = ledger.training
     predicted = ledger.model.predict(rows)

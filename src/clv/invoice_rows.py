@@ -118,8 +118,10 @@ def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings
     to anybody. Invoices credited in full by then, or not known at `as_of` yet, leave. Leaves `past` showing `as_of`.
     """
     period.see(db, as_of)
-    state = invoice_state(db, as_of, payment)
+    db.run("CREATE SCHEMA IF NOT EXISTS receivables")
     db.load("receivables.asked", rows[["invoice_id"]].drop_duplicates())
+    asked = "invoice_id IN (SELECT invoice_id FROM receivables.asked)"
+    state = invoice_state(db, as_of, payment, only=asked)
     known_after = payment.late_after_days + payment.grace_days + 1
     outcome = db.frame(f"""
         SELECT invoice_id, days_beyond_terms, NOT is_open AS is_settled, overdue_days AS known_days,
@@ -128,7 +130,7 @@ def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings
                CASE WHEN overdue_days >= {payment.cap_days}
                    THEN CAST(greatest(least(days_beyond_terms, {payment.cap_days}), 0) AS DOUBLE) END AS days_late,
                CAST(due_date + INTERVAL {known_after} DAY AS DATE) AS label_date
-        FROM {state} WHERE NOT is_fully_credited AND invoice_id IN (SELECT invoice_id FROM receivables.asked)
+        FROM {state} WHERE NOT is_fully_credited
     """)
     return rows.merge(outcome, on="invoice_id", how="inner", validate="m:1")
 

@@ -49,9 +49,10 @@ COUNTS = (
 def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: str = "true") -> str:
     """Name of the table it makes: what is known as of the date of every visible invoice (no credit notes).
 
-    Reads `past`, which must show `as_of`; `only` is an SQL condition on an invoice's columns, for invoices do not depend
-    on each other. One row per invoice: invoice_id, customer_id, invoice_date, due_date, terms_days; `original_amount`, `amount` (net of its credit notes), `amount_paid` (of it), `amount_open`
-    (0 once settled); `settled_date` (null while open or fully credited); `days_beyond_terms` (of the settlement, or so
+    Reads `past`, which must show `as_of`; `only` is an SQL condition on an invoice's columns, for invoices do not
+    depend on each other. One row per invoice: invoice_id, customer_id, invoice_date, due_date, terms_days;
+    `original_amount`, `amount` (net of its credit notes), `amount_paid` (of it), `amount_open` (0 once settled);
+    `settled_date` (null while open or fully credited); `days_beyond_terms` (of the settlement, or so
     far); `weighted_days_beyond_terms` (of the payments and the open rest, by amount); `late_ratio` (share of the
     amount paid, or still open, beyond terms); `is_open`, `is_fully_credited`, `is_disputed` (now), `age_days`
     (since issue), `overdue_days` (since the last day within terms: known of every invoice, paid or not).

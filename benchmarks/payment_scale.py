@@ -50,12 +50,11 @@ def main() -> None:
     def step(name: str) -> Iterator[list[str]]:
         """Measures the block; what it appends is told beside the figures."""
         note: list[str] = []
-        started = time.monotonic()
+        started, used = time.monotonic(), time.process_time()
         yield note
-        steps.append((name, time.monotonic() - started, _peak_mb(), " ".join(note)))
-        Console(stderr=True).print(
-            f"{name}: {steps[-1][1]:.1f} s, peak {steps[-1][2]:,.0f} MB {steps[-1][3]}"
-        )
+        measured = time.monotonic() - started, time.process_time() - used, _peak_mb()
+        steps.append((name, *measured, " ".join(note)))
+        Console(stderr=True).print("{}: {:.1f} s, CPU {:.1f} s, peak {:,.0f} MB {}".format(*steps[-1]))
 
     with (
         tempfile.TemporaryDirectory(prefix="clv-benchmark-") as folder,

@@ -23,7 +23,7 @@ from clv.models.payment_delay import PaymentDelay
 from survival import Cox, Floats, brier_scores, integrated, kaplan_meier
 
 DAYS_JUDGED = 180
-SHOWN_DAYS = (30, 60, 90)
+JUDGED_DAYS, SHOWN_DAYS = (0, 7, 14, 21, 30, 45, 60, 90), (30, 60, 90)
 
 
 def main() -> None:
@@ -32,12 +32,14 @@ def main() -> None:
     )
     parser.add_argument("--as-of", type=date.fromisoformat, default=date(2007, 8, 1))
     as_of = parser.parse_args().as_of
-    config = load("configs/traffic_fines.yaml", ["engine.threads=1"])
+    config = load(
+        "configs/traffic_fines.yaml", ["engine.threads=1", f"payment.thresholds_days={list(JUDGED_DAYS)}"]
+    )
     until = as_of + timedelta(days=DAYS_JUDGED)
     model, train, test = learned_and_judged(config, as_of, until)
 
-    when = np.array([edge for edge in model.chances.edges if 0 <= edge <= SHOWN_DAYS[-1]], dtype=np.float64)
-    forecasts = {"model": _model(model, test, when), **_others(train, test, when)}
+    when = np.array(JUDGED_DAYS, dtype=np.float64)
+    forecasts = {"model": model.exceedance(test).to_numpy(), **_others(train, test, when)}
     times, paid = _durations(test)
     table = Table(
         title=f"{len(test):,} fines of the {DAYS_JUDGED} days from {as_of}, {paid.sum():,} paid by {until}"
@@ -84,11 +86,6 @@ def _durations(rows: pd.DataFrame) -> tuple[Floats, np.ndarray]:
     """Days from the fine to its payment, or to the last day on which it was seen unpaid; and whether it was paid."""
     paid = rows["is_settled"].to_numpy(bool)
     return rows["days_beyond_terms"].to_numpy(np.float64) - ~paid, paid
-
-
-def _model(model: PaymentDelay, test: pd.DataFrame, when: Floats) -> Floats:
-    _, unpaid, _ = model._curve(test, 1)
-    return unpaid[:, np.isin(model.chances.edges, when)]
 
 
 def _others(train: pd.DataFrame, test: pd.DataFrame, when: Floats) -> dict[str, Floats]:

@@ -82,7 +82,7 @@ def _hazard(
     periods = Periods.cut(edges, train["overdue_days"].to_numpy(np.float64) - 1, until, paid)
     chances = Chances.fit(design(train, shrinkages).to_numpy(), periods, edges, seed, threads=1)
     after = test["overdue_days"].to_numpy(np.float64) - 1
-    unpaid = chances.still_unpaid(design(test, shrinkages).to_numpy(), after, begin=-np.inf, threads=1)
+    unpaid = chances.still_unpaid(design(test, shrinkages).to_numpy(), after, threads=1)
     return np.asarray(unpaid[:, edges == payment.late_after_days][:, 0], dtype=np.float64)
 
 

@@ -93,10 +93,15 @@ class Chances:
         trees = train_trees(inputs, periods.is_paid, parameters, 100, seed, threads, offset=offset)
         return cls(trees, level, edges)
 
-    def still_unpaid(self, X: Floats, after: Floats, *, begin: float, threads: int) -> Floats:
-        """P(unpaid at the end of each stretch | unpaid on the days `begin` and `after`): rows x stretches."""
+    def still_unpaid(
+        self, X: Floats, after: Floats, *, begin: float = -np.inf, end: float = np.inf, threads: int
+    ) -> Floats:
+        """P(unpaid at the end of each stretch | unpaid on the days `begin` and `after`): rows x stretches.
+
+        What comes behind the day `end` is left out.
+        """
         unpaid = np.ones((len(X), len(self.edges)))
-        days = _days_in(self.edges, np.maximum(after, begin), np.full(len(X), np.inf))
+        days = _days_in(self.edges, np.maximum(after, begin), np.full(len(X), end))
         row, stretch = np.nonzero(days > 0)
         raw = self.trees.predict(
             np.column_stack([X[row], self.edges[stretch]]),
@@ -139,7 +144,7 @@ def exceedance(
     for start in range(0, len(X), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         p, known, rows = probability[block, None], after[block], X[block]
-        early = chances.still_unpaid(rows, known, begin=-np.inf, threads=threads)
+        early = chances.still_unpaid(rows, known, end=late_after_days, threads=threads)
         late = chances.still_unpaid(rows, known, begin=late_after_days, threads=threads)
         found[block] = np.where(before, p + (1 - p) * early, np.where(at, p, p * late))
     return found

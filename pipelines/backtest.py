@@ -81,6 +81,7 @@ def judge(config: Config, as_of: date, horizon: Horizon) -> tuple[dict[str, Any]
             )
             report["payment_delay"], groups["payment_delay"] = invoices.report(), invoices.groups()
             judged["payment-delay"] = Judged(as_of, invoices.late, invoices.probabilities)
+            groups["payment_thresholds"] = invoices.thresholds()
             if known:
                 true["payment_delay"] = truth.of_payment(known, invoices)
                 true["late_payment_probability"] = truth.of_payers(known, past, invoices, as_of, config)

@@ -21,6 +21,7 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
     """
     from clv import champions, criteria, evidence, grades, ingest, learn, publish, tracking, warehouse
     from clv.contribution import price_lines
+    from clv.portfolio import portfolio
 
     with publish.training(config, as_of) as record, warehouse.workspace_of(config) as db:
         with step(f"{config.company}: reading what was known before {as_of}"):
@@ -49,11 +50,12 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
         with step("learning the scales of the grades"):
             measured = criteria.measure(db, as_of, config, pricing, chosen.models)
             grading = grades.fit_grading(measured, as_of)
+            receivables = portfolio(db, as_of, config.payment)
 
         with step("logging and registering in MLflow"):
             params, tags = evidence.params(config, as_of, loaded, pricing), {"kind": "train", "as_of": as_of}
             with tracking.training_run(store, f"train {as_of}", params=params, tags=tags) as run:
-                evidence.log(run, config, learned, chosen.models, measured, facts)
+                evidence.log(run, config, learned, chosen.models, measured, facts, receivables)
                 if tuned:
                     run.log_table(tuned.trials, "lifetime-value/tuning.json")
                 champions.register(store, run, as_of, chosen, learned, grading)

@@ -23,7 +23,7 @@ ORDER = (
     ("contribution",),
     ("features",),
     ("receivables", "prospects", "outcomes"),
-    ("invoice_rows",),
+    ("invoice_rows", "portfolio"),
     ("customers",),
     ("models",),
     ("evaluation",),

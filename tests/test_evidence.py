@@ -116,11 +116,18 @@ def test_pictures_show_the_test_and_what_drives_each_model(logged: dict[str, Pat
         "lifetime-value/course.png",
         "lifetime-value/shap.png",
         "payment-delay/calibration.png",
+        "payment-delay/calibration_by_month.png",
+        "payment-delay/calibration_by_segment.png",
         "payment-delay/shap.png",
         "prospect-value/calibration.png",
         "prospect-value/gains.png",
         "prospect-value/shap_conversion.png",
         "prospect-value/shap_value.png",
+        "receivables/ageing.png",
+        "receivables/by_month.png",
+        "receivables/delay_reasons.png",
+        "receivables/roll_rates.png",
+        "receivables/roll_rates_by_month.png",
     }
 
 
@@ -135,6 +142,25 @@ def test_the_figures_behind_the_pictures_are_tables(run: Any, logged: dict[str, 
     assert tables["tiers"]["realised"].sum() == pytest.approx(realised)
     assert tables["course"]["realised_value"].iloc[-1] == pytest.approx(realised)
     assert tables["course"]["date"].iloc[-1] == "2026-01-01"
+
+
+def test_tables_show_the_ledger_and_where_the_payment_model_errs(logged: dict[str, Path]) -> None:
+    def table(name: str) -> tuple[list[str], list[list[Any]]]:
+        content = json.loads(logged[f"{name}.json"].read_text())
+        return content["columns"], content["data"]
+
+    assert [row[0] for row in table("receivables/ageing")[1]] == [
+        "not due",
+        "1–30",
+        "31–60",
+        "61–90",
+        "over 90",
+    ]
+    assert len(table("receivables/by_month")[1]) == 13
+    assert [row[0] for row in table("payment-delay/thresholds")[1]] == ["0", "30", "60", "90"]
+    columns, rows = table("payment-delay/calibration_by_decile")
+    assert columns == ["decile", "rows", "mean_predicted", "mean_realised", "error", "standard_error"]
+    assert len(rows) == 10
 
 
 def test_every_model_has_a_signature_and_an_invented_example(run: Any, config: Config) -> None:

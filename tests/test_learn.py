@@ -185,7 +185,7 @@ def everybody(db: Engine) -> pd.Series:
     return db.frame("SELECT DISTINCT customer_id FROM main.order_lines")["customer_id"]
 
 
-def test_a_payment_model_passes_its_gate_with_its_baselines_beside_it(
+def test_rule_10_a_payment_model_passes_its_gate_with_its_baselines_beside_it(
     invented: tuple[Engine, Config],
 ) -> None:
     db, config = invented
@@ -193,8 +193,22 @@ def test_a_payment_model_passes_its_gate_with_its_baselines_beside_it(
     assert found is not None
     assert found.passed
     assert isinstance(found.model, PaymentDelay)
-    assert {"model", "segment_rate", "shrunk_ratio", "logistic"} <= set(found.report)
+    others = (
+        "segment_rate",
+        "shrunk_ratio",
+        "last_three",
+        "logistic",
+        "hazard",
+        "customer_level",
+        "paid_only",
+    )
+    assert list(found.report) == ["model", *others]
     assert found.tested_from == GRADED - timedelta(days=180)
+    assert found.tables["thresholds"]["more_than_days"].to_list() == ["0", "30", "60", "90"]
+    for by in ("decile", "month", "segment"):
+        table = found.tables[f"calibration_by_{by}"]
+        assert table["rows"].sum() == found.report["model"]["invoices"]
+        np.testing.assert_allclose(table["error"], table["mean_predicted"] - table["mean_realised"])
     assert found.report["model"]["brier"] < found.report["segment_rate"]["brier"]  # type: ignore[operator]
 
 

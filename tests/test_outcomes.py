@@ -109,6 +109,26 @@ def test_who_only_costs_has_a_negative_contribution(db: Engine) -> None:
     }
 
 
+@pytest.mark.parametrize("late_money", ["auto", "contribution", "never"])
+def test_late_money_is_no_part_of_the_value_to_forecast(db: Engine, late_money: str) -> None:
+    """It is charged where `contribution.late_money` says, once; never in the lifetime value as well."""
+    line(db, "A", "2024-01-01", 1000)
+    insert(
+        db,
+        "invoices",
+        invoice_id="i",
+        customer_id="A",
+        invoice_date="2024-01-01",
+        due_date="2024-01-31",
+        amount=1000,
+    )
+    charging = CONFIG.contribution.model_copy(update={"late_money": late_money})
+    config = CONFIG.model_copy(update={"contribution": charging})
+    price_lines(db, config)
+    found = realised_value(db, START, YEAR, config, basis="contribution").set_index("customer_id").loc["A"]
+    assert (found.realised_value, found.realised_contribution) == (400, 400)
+
+
 def test_a_fact_posted_late_happened_all_the_same(db: Engine) -> None:
     line(db, "A", "2024-01-01", 100, posted_date="2025-02-01")
     assert realised(db).loc["A", "realised_value"] == 40

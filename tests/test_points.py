@@ -259,6 +259,9 @@ def payment_rows(seed: int, customers: int) -> pd.DataFrame:
     rows["overdue_days"] = np.where(rows["is_typical"], -30.0, rng.integers(-30, 60, n))
     amount = rng.lognormal(6, 1, n)
     owner = np.repeat([f"C{i:05d}" for i in range(customers)], 3)
+    days = np.maximum(
+        rows["overdue_days"], np.where(rng.random(n) < 0.7 * tendency, rng.integers(31, 200, n), 5)
+    )
     return rows.assign(
         customer_id=owner,
         invoice_id=[f"I{i:06d}" for i in range(n)],
@@ -268,8 +271,10 @@ def payment_rows(seed: int, customers: int) -> pd.DataFrame:
         is_open=~rows["is_typical"],
         amount=amount,
         weight=amount / pd.Series(amount).groupby(owner).transform("sum").to_numpy(),
-        is_late=(rng.random(n) < 0.7 * tendency).astype(float),
-        days_late=rng.gamma(1, 60 * tendency).clip(0, 180),
+        is_late=(days > 30).astype(float),
+        is_settled=True,
+        days_beyond_terms=days,
+        known_days=300,
     )
 
 

@@ -226,6 +226,12 @@ def _outlook(tables: Tables) -> None:
     tables["value_outlook"] = [pd.DataFrame([row])]
 
 
+def _paid_in_the_past(tables: Tables) -> None:
+    row = {"invoice_id": "i", "customer_id": "a", "amount_open": 5.0, "days_open": 9}
+    row["expected_payment_date"] = date(2000, 1, 1)
+    tables["invoice_outlook"] = [pd.DataFrame([row])]
+
+
 BROKEN: dict[str, tuple[Callable[[Tables], None], str]] = {
     "no criteria": (_drop("criteria"), "graded without criteria"),
     "stranger": (_stranger, "somebody who is not graded"),
@@ -236,6 +242,7 @@ BROKEN: dict[str, tuple[Callable[[Tables], None], str]] = {
     "probability above 1": (_set("grades", "probability_active", 1.01), "outside 0-1"),
     "interval": (_set("grades", "clv_low", 101.0), "intervals"),
     "interval of the outlook": (_outlook, "intervals"),
+    "payment in the past": (_paid_in_the_past, "expected to be paid in the past"),
     "rank twice": (_set("grades", "composite_rank", 2), "ranks"),
     "weights": (_set("criteria", "weight", 0.9), "weights"),
     "reasons": (_set("reasons", "points", 3.0), "reasons do not add up"),

@@ -289,22 +289,21 @@ def test_label_is_known_by_the_due_date_and_never_by_the_payment(db: Engine) -> 
     assert labelled.loc["young, paid", ["is_open", "age_days", "overdue_days"]].to_list() == [False, 0, -52]
 
 
-def test_days_late_of_an_open_invoice_are_those_of_what_was_still_open(db: Engine) -> None:
-    """1000 due 2024-10-31: 400 paid on time, 300 after 50 days, the rest never; seen after 20 days and at issue."""
+def test_days_late_run_until_settled_and_wait_until_the_cap_has_passed_for_everyone(db: Engine) -> None:
+    """1000 due 2024-10-31: 400 paid on time, the rest never; paid or not, nobody's days count before 180 passed."""
     invoice(db, "I1", "2024-10-01", "2024-10-31", 1000)
     pay(db, "I1", "2024-10-31", 400)
-    pay(db, "I1", "2024-12-20", 300)
-    labelled = [
-        invoice_rows.labels(db, invoice_rows.observations(db, snapshot, PAYMENT), AS_OF, PAYMENT)[
-            "days_late"
-        ].item()
-        for snapshot in (date(2024, 9, 20), date(2024, 11, 20))
-    ]
-    assert labelled == pytest.approx([(300 * 50 + 300 * 180) / 1000, (300 * 50 + 300 * 180) / 600])
-    young = invoice_rows.labels(
-        db, invoice_rows.observations(db, date(2024, 11, 20), PAYMENT), date(2025, 4, 1), PAYMENT
-    )
+    invoice(db, "I2", "2024-10-01", "2024-10-31", 1000)
+    pay(db, "I2", "2024-10-11", 1000)
+    rows = invoice_rows.observations(db, date(2024, 9, 20), PAYMENT)
+    late = invoice_rows.labels(db, rows, AS_OF, PAYMENT).set_index("invoice_id")
+    assert late["days_late"].to_dict() == {"I1": 180, "I2": 0}
+    assert late["days_beyond_terms"].to_dict() == {"I1": 243, "I2": -20}
+    assert late["is_settled"].to_dict() == {"I1": False, "I2": True}
+    assert (late["known_days"] == 243).all()
+    young = invoice_rows.labels(db, rows, date(2025, 4, 1), PAYMENT)
     assert young["days_late"].isna().all()
+    assert young["is_late"].to_list() == [1, 0]
 
 
 def test_customer_view_weighs_a_typical_invoice_and_the_open_ones(db: Engine) -> None:
@@ -367,6 +366,23 @@ def test_segment_is_made_of_the_customers_attributes(db: Engine) -> None:
     assert invoice_rows.customer_view(db, AS_OF, PAYMENT, ["industry"])["segment"].to_list() == [
         *["Möbel"] * 2,
         *["unknown"] * 2,
+    ]
+
+
+def test_a_customer_first_met_after_the_snapshot_comes_with_the_segment_known_at_first(db: Engine) -> None:
+    db.run("ALTER TABLE main.customers ADD COLUMN industry VARCHAR")
+    new = {"customer_id": "C1", "first_contact_date": "2025-04-03"}
+    insert(
+        db, "customers", {**new, "industry": "food"}, {**new, "valid_from": "2025-04-20", "industry": "steel"}
+    )
+    insert(db, "customers", {"customer_id": "C2", "first_contact_date": "2025-06-03", "industry": "later"})
+    invoice(db, "I1", "2025-04-10", "2025-05-10", 10)
+    invoice(db, "I2", "2025-04-11", "2025-05-10", 10, customer_id="C2")
+    rows = invoice_rows.observations(db, date(2025, 4, 1), PAYMENT, ["industry"])
+    assert rows["segment"].to_list() == ["food", "unknown"]
+    assert invoice_rows.observations(db, date(2025, 4, 25), PAYMENT, ["industry"])["segment"].to_list() == [
+        "steel",
+        "unknown",
     ]
 
 

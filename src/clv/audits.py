@@ -73,6 +73,9 @@ _AUDITS = {
         WHERE late_payment_probability NOT BETWEEN 0 AND 1 OR probability_active NOT BETWEEN 0 AND 1
             OR conversion_probability NOT BETWEEN 0 AND 1 OR coverage_ratio NOT BETWEEN 0 AND 1
             OR on_time_share_ratio NOT BETWEEN 0 AND 1 OR composite_percentile NOT BETWEEN 0 AND 1""",
+    "open invoices with a probability outside 0-1, or expected to be paid in the past": f"""
+        SELECT count(*) FROM {STAGED}.invoice_outlook
+        WHERE late_payment_probability NOT BETWEEN 0 AND 1 OR expected_payment_date < as_of_date""",
     "intervals that miss their own estimate": f"""
         SELECT (SELECT count(*) FROM {STAGED}.grades WHERE clv NOT BETWEEN clv_low AND clv_high
                 OR prospect_value NOT BETWEEN prospect_value_low AND prospect_value_high)

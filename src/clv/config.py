@@ -97,7 +97,10 @@ class LifetimeValueSettings(Section):
 
 
 class PaymentSettings(Section):
+    """`late_after_days` is the threshold that grades; `thresholds_days` are reported beside it."""
+
     late_after_days: Count = 30
+    thresholds_days: list[Days] = [0, 30, 60, 90]
     grace_days: Days = 0
     default_terms_days: Days = 30
     settled_tolerance_ratio: Ratio = 0.01
@@ -108,6 +111,13 @@ class PaymentSettings(Section):
     outlook_days: Count = 90
     minimum_late_invoices: Count = 50
     minimum_invoices: Count = 500
+
+    @model_validator(mode="after")
+    def _thresholds_below_the_cap(self) -> Self:
+        for days in (self.late_after_days, *self.thresholds_days):
+            if days >= self.cap_days:
+                raise ValueError(f"thresholds lie below cap_days ({self.cap_days}), found {days}")
+        return self
 
 
 class OrderAmountSettings(Section):

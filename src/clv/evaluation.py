@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from clv import metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 Report = dict[str, dict[str, float | None]]
@@ -226,6 +229,53 @@ def payment_report(
             }
         )
     return report
+
+
+def probability_figures(outcome: Floats, probability: Floats) -> dict[str, float | None]:
+    """How good one forecast of a probability is, where rows and outcomes are counted beside it."""
+    return _finite(
+        {
+            "auc": metrics.auc(outcome, probability),
+            "brier": metrics.brier(outcome, probability),
+            "calibration_slope": metrics.calibration_slope(outcome, probability),
+            "mean_predicted": float(np.mean(probability)),
+            "mean_realised": float(np.mean(outcome)),
+        }
+    )
+
+
+def calibration_in_the_large(outcome: Floats, probability: Floats, group: pd.Series, by: str) -> pd.DataFrame:
+    """One row per value of `group` (the first column, named `by`): mean predicted against mean realised.
+
+    `error` is predicted less realised, `standard_error` that of the mean realised if the forecast is right.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {
+            by: group.to_numpy(),
+            "predicted": probability,
+            "realised": outcome,
+            "variance": probability * (1 - probability),
+        }
+    )
+    found = frame.groupby(by, as_index=False, sort=True).agg(
+        rows=("realised", "size"),
+        mean_predicted=("predicted", "mean"),
+        mean_realised=("realised", "mean"),
+        variance=("variance", "sum"),
+    )
+    found["error"] = found["mean_predicted"] - found["mean_realised"]
+    found["standard_error"] = np.sqrt(found.pop("variance")) / found["rows"]
+    return found
+
+
+def deciles(probability: Floats) -> pd.Series:
+    """Decile of each row by predicted rank, 1 the lowest; ties by position."""
+    import pandas as pd
+
+    rank = pd.Series(probability).rank(method="first").to_numpy()
+    return pd.Series(np.ceil(rank / len(rank) * 10).astype(np.int64))
 
 
 def prospect_report(converted: Floats, probabilities: Mapping[str, Floats]) -> Report:

@@ -18,6 +18,7 @@ from clv.evaluation import flat
 from clv.exhibits import Exhibits, Judged, of_test
 from clv.models.payment_delay import PaymentDelay
 from clv.models.payment_features import design as payment_design
+from clv.plots import ledger
 from clv.tables import CORE
 from clv.warehouse import content_hash
 
@@ -71,11 +72,12 @@ def log(
     models: Models,
     measured: Measured,
     facts: Mapping[str, str],
+    receivables: Mapping[str, pd.DataFrame],
 ) -> None:
     """Everything that lets a data scientist judge the run without rerunning it.
 
     Per model: the figures of its forecast and of every baseline, what the forecast was worth on the later period as
-    pictures, and what drives the model that grades (`models`).
+    pictures, and what drives the model that grades (`models`). `receivables`: portfolio.portfolio.
     """
     run.log_config(config.model_dump(mode="json"))
     tables = pd.DataFrame({"table": list(facts), "fingerprint": list(facts.values())})
@@ -86,8 +88,16 @@ def log(
         run.log_metrics({f"{name}/{figure}": value for figure, value in flat(what.report).items()})
         figures = pd.DataFrame.from_dict(what.report, orient="index").reset_index(names="forecast")
         run.log_table(figures, f"{name}/forecasts.json")
+        for table, frame in what.tables.items():
+            run.log_table(frame, f"{name}/{table}.json")
         judged = Judged(what.tested_from, what.outcome, what.forecasts, what.course)
         of_test(name, judged, config).log(run)
+        for picture, figure in _of_calibration(name, what).items():
+            run.log_figure(figure, f"{name}/{picture}.png")
+    for table, frame in receivables.items():
+        run.log_table(frame, f"receivables/{table}.json")
+    for picture, figure in _of_receivables(receivables, config.reporting_currency).items():
+        run.log_figure(figure, f"receivables/{picture}.png")
     for picture, figure in _of_drivers(models, measured, config.reporting_currency).items():
         run.log_figure(figure, f"{picture}.png")
 
@@ -110,6 +120,29 @@ def log_backtest(run: Run, config: Config, report: Mapping[str, Any], shown: Exh
 def as_json(report: Mapping[str, Any]) -> str:
     """A back-test's report as it is written to a file; a number that is none would be an error."""
     return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _of_calibration(name: str, what: Learned[Any]) -> dict[str, Figure]:
+    """Picture -> figure of where the payment model errs: by month and by segment."""
+    title = f"Late payment, forecast and fact from {what.tested_from}"
+    return {
+        table: ledger.calibration_by(what.tables[table], title=title)
+        for table in ("calibration_by_month", "calibration_by_segment")
+        if name == "payment-delay" and table in what.tables
+    }
+
+
+def _of_receivables(tables: Mapping[str, pd.DataFrame], currency: str) -> dict[str, Figure]:
+    """Picture -> figure of what is owed; none without invoices."""
+    if not tables:
+        return {}
+    return {
+        "ageing": ledger.ageing(tables["ageing"], currency),
+        "roll_rates": ledger.roll_rates(tables["roll_rates"]),
+        "roll_rates_by_month": ledger.roll_rates_by_month(tables["roll_rates_by_month"]),
+        "by_month": ledger.outstanding(tables["by_month"]),
+        "delay_reasons": ledger.delay_reasons(tables["delay_reasons"], currency),
+    }
 
 
 def _of_drivers(models: Models, measured: Measured, currency: str) -> dict[str, Figure]:

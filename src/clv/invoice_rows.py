@@ -42,7 +42,7 @@ _HISTORY_COLUMNS = f"""
     coalesce(h.longest_overdue_days, 0) AS longest_overdue_days"""
 
 
-def _rows_sql(as_of: date, segment: Sequence[str], source: str) -> str:
+def _rows_sql(as_of: date, segment: Sequence[str], source: str, customers: str = "past.customers") -> str:
     """SELECT of observation rows from a FROM item with the columns of an invoice, and the customer's history."""
     return f"""
         SELECT x.customer_id, x.invoice_id, {segment_sql(segment)} AS segment, DATE '{as_of}' AS snapshot_date,
@@ -54,17 +54,23 @@ def _rows_sql(as_of: date, segment: Sequence[str], source: str) -> str:
                CASE WHEN x.is_typical THEN {ORDINARY_WEEKDAY} ELSE isodow(x.due_date) END AS due_weekday,
                NOT x.is_typical AND (month(x.due_date) = 12 AND day(x.due_date) >= 15
                                      OR month(x.due_date) = 1 AND day(x.due_date) <= 5) AS is_due_at_year_end,
-               x.amount_paid AS amount_paid_before, x.paid_late_amount_days AS late_amount_days_before,
+               (h.payment_weekday - CASE WHEN x.is_typical THEN {ORDINARY_WEEKDAY} ELSE isodow(x.due_date) END + 7) % 7
+                   AS days_to_payment_run,
                {_HISTORY_COLUMNS}
         FROM {source} AS x
         LEFT JOIN receivables.history AS h USING (customer_id)
-        LEFT JOIN past.customers AS c USING (customer_id)
+        LEFT JOIN {customers} AS c USING (customer_id)
     """
 
 
+# The invoice of a customer who was not known at the snapshot comes with what was known of it at first.
+_CUSTOMERS = """(
+    FROM past.customers UNION ALL BY NAME
+    FROM next.customers WHERE customer_id NOT IN (SELECT customer_id FROM past.customers))"""
+
 _OPEN_ROWS = """
     SELECT customer_id, invoice_id, due_date, false AS is_typical, true AS is_open, amount_open, age_days,
-           overdue_days, terms_days, amount, is_disputed, amount_paid, paid_late_amount_days
+           overdue_days, terms_days, amount, is_disputed
     FROM receivables.invoice_state WHERE is_open"""
 
 
@@ -80,7 +86,8 @@ def observations(
     """Invoices to learn from, or to judge a forecast by: one row per invoice, ordered by invoice_id.
 
     Those open at `snapshot` with their age, and those issued in [snapshot, snapshot + window_days) as new ones
-    (age 0, `overdue_days` = -terms, amount as issued); both beside what was known of the customer at `snapshot`.
+    (age 0, `overdue_days` = -terms, amount as issued); both beside what was known of the customer at `snapshot`,
+    or, of one first met in the window, its segment.
     `amount` is what is open. `only` is an SQL condition on customer_id.
     Leaves `past` showing `snapshot` and `next` the window.
     """
@@ -90,44 +97,42 @@ def observations(
     new_rows = f"""
         SELECT customer_id, invoice_id, due_date, false AS is_typical, false AS is_open, amount AS amount_open,
                0 AS age_days, -date_diff('day', invoice_date, due_date) - {payment.grace_days} AS overdue_days,
-               date_diff('day', invoice_date, due_date) AS terms_days, amount, false AS is_disputed,
-               0 AS amount_paid, 0 AS paid_late_amount_days
+               date_diff('day', invoice_date, due_date) AS terms_days, amount, false AS is_disputed
         FROM (SELECT * REPLACE (
                 coalesce(due_date, CAST(invoice_date + INTERVAL {payment.default_terms_days} DAY AS DATE)) AS due_date
               ) FROM next.invoices WHERE amount > 0 AND {only})
         WHERE invoice_id NOT IN (SELECT invoice_id FROM receivables.net)"""
     source = f"({_OPEN_ROWS} UNION ALL {new_rows})"
-    return db.frame(_rows_sql(snapshot, segment, source) + " ORDER BY x.invoice_id")
+    return db.frame(_rows_sql(snapshot, segment, source, _CUSTOMERS) + " ORDER BY x.invoice_id")
 
 
 def labels(db: Engine, rows: pd.DataFrame, as_of: date, payment: PaymentSettings) -> pd.DataFrame:
     """`rows` of `observations` with what became of them, as known at `as_of`; in the same order.
 
+    `days_beyond_terms`: of the settlement, or so far where `is_settled` is false: what a survival model reads.
     `is_late`: settled more than `late_after_days` beyond terms, or still open then; 1.0, 0.0, or null while that
-    many days beyond terms have not passed, paid or not. `days_late`: days beyond terms between 0 and `cap_days`,
-    weighted by the amounts paid of what was open; null until `cap_days` beyond terms have passed, paid or not: to
-    count an early payment at once and wait for the late ones would bias it. `label_date` is the day from which
-    `is_late` is known to anybody. Invoices credited in full by then, or not known at `as_of` yet, leave.
-    Leaves `past` showing `as_of`.
+    many days beyond terms have not passed, paid or not. `days_late`: days beyond terms between 0 and `cap_days`;
+    null until `cap_days` beyond terms have passed, paid or not: to count an early payment at once and wait for
+    the late ones would bias it. `known_days`: the days beyond terms that have passed, paid or not; more than h of
+    them tell whether the invoice was more than h days late. `label_date` is the day from which `is_late` is known
+    to anybody. Invoices credited in full by then, or not known at `as_of` yet, leave. Leaves `past` showing `as_of`.
     """
     period.see(db, as_of)
-    state = invoice_state(db, as_of, payment)
+    db.run("CREATE SCHEMA IF NOT EXISTS receivables")
     db.load("receivables.asked", rows[["invoice_id"]].drop_duplicates())
+    asked = "invoice_id IN (SELECT invoice_id FROM receivables.asked)"
+    state = invoice_state(db, as_of, payment, only=asked)
     known_after = payment.late_after_days + payment.grace_days + 1
     outcome = db.frame(f"""
-        SELECT invoice_id, CASE WHEN overdue_days > {payment.late_after_days}
+        SELECT invoice_id, days_beyond_terms, NOT is_open AS is_settled, overdue_days AS known_days,
+               CASE WHEN overdue_days > {payment.late_after_days}
                    THEN CAST(days_beyond_terms > {payment.late_after_days} AS DOUBLE) END AS is_late,
-               CASE WHEN overdue_days >= {payment.cap_days} THEN CAST(late_amount_days AS DOUBLE) END
-                   AS late_amount_days,
-               CAST(amount_counted AS DOUBLE) AS amount_counted,
+               CASE WHEN overdue_days >= {payment.cap_days}
+                   THEN CAST(greatest(least(days_beyond_terms, {payment.cap_days}), 0) AS DOUBLE) END AS days_late,
                CAST(due_date + INTERVAL {known_after} DAY AS DATE) AS label_date
-        FROM {state} WHERE NOT is_fully_credited AND invoice_id IN (SELECT invoice_id FROM receivables.asked)
+        FROM {state} WHERE NOT is_fully_credited
     """)
-    labelled = rows.merge(outcome, on="invoice_id", how="inner", validate="m:1")
-    counted = labelled["amount_counted"] - labelled["amount_paid_before"]
-    late = labelled["late_amount_days"] - labelled["late_amount_days_before"]
-    labelled["days_late"] = (late / counted.where(counted > 0)).clip(0, payment.cap_days)
-    return labelled.drop(columns=["late_amount_days", "amount_counted"])
+    return rows.merge(outcome, on="invoice_id", how="inner", validate="m:1")
 
 
 def training_rows(
@@ -185,7 +190,7 @@ def customer_view(
                CAST(NULL AS DATE) AS due_date, true AS is_typical, false AS is_open,
                typical_amount AS amount_open, 0 AS age_days,
                -typical_terms_days - {payment.grace_days} AS overdue_days, typical_terms_days AS terms_days,
-               typical_amount AS amount, false AS is_disputed, 0 AS amount_paid, 0 AS paid_late_amount_days
+               typical_amount AS amount, false AS is_disputed
         FROM receivables.history WHERE billed > 0"""
     source = f"({typical} UNION ALL {_OPEN_ROWS})"
     rows = db.frame(

@@ -26,13 +26,18 @@ def value_outlook(measured: Measured, models: Models, config: Config) -> pd.Data
 
 
 def invoice_outlook(measured: Measured, models: Models, config: Config) -> pd.DataFrame:
-    """Rows of invoice_outlook: every open invoice; the probability is null where the record grades payment."""
+    """Rows of invoice_outlook: every open invoice.
+
+    `expected_payment_date` is the day by which payment is at least as likely as not; null where that is further
+    away than `payment.cap_days` beyond terms. It and the probability are null where the record grades payment.
+    """
     rows = measured.payment_rows
-    is_open = rows["is_open"].to_numpy(bool)
-    probability = np.full(len(rows), np.nan)
+    rows = rows[rows["is_open"].to_numpy(bool)].reset_index(drop=True)
+    probability = days = np.full(len(rows), np.nan)
     if isinstance(models.payment_delay, PaymentDelay):
         predicted = models.payment_delay.predict(rows, config.engine.threads)
         probability = predicted["late_payment_probability"].to_numpy(np.float64)
+        days = predicted["days_to_payment"].to_numpy(np.float64)
     return pd.DataFrame(
         {
             "invoice_id": rows["invoice_id"],
@@ -40,5 +45,6 @@ def invoice_outlook(measured: Measured, models: Models, config: Config) -> pd.Da
             "amount_open": rows["amount"].astype("float64"),
             "days_open": rows["age_days"].astype("int64"),
             "late_payment_probability": probability,
+            "expected_payment_date": rows["snapshot_date"] + pd.to_timedelta(days, unit="D"),
         }
-    )[is_open].reset_index(drop=True)
+    )

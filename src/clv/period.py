@@ -107,7 +107,10 @@ def see(db: Engine, as_of: date) -> None:
 
 
 def see_window(db: Engine, start: date, end: date) -> None:
-    """Make the schema `next` show the facts dated from `start` until the day before `end`."""
+    """Make the schema `next` show the facts dated from `start` until the day before `end`.
+
+    Customers first contacted in the window, or who ordered in it, show as they were first known.
+    """
     _views(db, "next", end, start=start)
 
 
@@ -125,6 +128,13 @@ def _views(db: Engine, schema: str, end: date, start: date | None) -> None:
             f"SELECT * {_blanked(table, end)} FROM main.{table.name} WHERE {condition}"
         )
     if start is not None:
+        db.run(f"""
+            CREATE OR REPLACE VIEW {schema}.customers AS
+            SELECT * FROM main.customers
+            WHERE first_contact_date >= DATE '{start}' AND first_contact_date < DATE '{end}'
+                OR customer_id IN (SELECT customer_id FROM {schema}.order_lines)
+            QUALIFY row_number() OVER (PARTITION BY customer_id ORDER BY valid_from NULLS FIRST) = 1
+        """)
         return
     db.run(f"CREATE OR REPLACE VIEW {schema}.products AS SELECT * FROM main.products")
     db.run(f"""

@@ -5,7 +5,8 @@ The rules, the same everywhere (all money in the reporting currency, all days in
 - A credit note that names its invoice nets within it from the issue on; an invoice credited in full is neither
   late nor on time and leaves every count. A credit note that names none says nothing about lateness; it lowers
   the customer's open balance. Invoices of zero are ignored.
-- A payment before its invoice counts as made at issue. An invoice is settled on the day from which its open
+- A payment before its invoice counts as made at issue. What is paid beyond what an invoice asks for (a transfer made
+  twice) settles nothing more and weighs in no average. An invoice is settled on the day from which its open
   balance stays within tolerance (`payment.settled_tolerance_ratio` of the amount or
   `payment.settled_tolerance_amount`, whichever is more, but never more than half the amount), so a payment that
   bounces opens it again.
@@ -35,6 +36,9 @@ LONG_DAYS = 3 * YEAR_DAYS  # the long counts: a year holds few invoices of most 
 ARREARS_DAYS = 30  # overdue by more than this is arrears
 DOUBTFUL_DAYS = 90  # a balance overdue by more than this may not come in
 
+# Who pays on one weekday, on at least so many days of the year and in so large a share of them, has payment runs.
+PAYMENT_RUN_DAYS, PAYMENT_RUN_RATIO = 6, 0.8
+
 # Of how many invoices a customer's late ratios are made: each pair is "of so many" and "so many were".
 COUNTS = (
     *("known_invoices", "late_invoices", "long_known_invoices", "long_late_invoices"),
@@ -45,10 +49,10 @@ COUNTS = (
 def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: str = "true") -> str:
     """Name of the table it makes: what is known as of the date of every visible invoice (no credit notes).
 
-    Reads `past`, which must show `as_of`; `only` is an SQL condition on customer_id, for customers do not depend on
-    each other. One row per invoice: invoice_id, customer_id, invoice_date, due_date,
-    terms_days; `original_amount`, `amount` (net of its credit notes), `amount_paid`, `amount_open` (0 once
-    settled); `settled_date` (null while open or fully credited); `days_beyond_terms` (of the settlement, or so
+    Reads `past`, which must show `as_of`; `only` is an SQL condition on an invoice's columns, for invoices do not
+    depend on each other. One row per invoice: invoice_id, customer_id, invoice_date, due_date, terms_days;
+    `original_amount`, `amount` (net of its credit notes), `amount_paid` (of it), `amount_open` (0 once settled);
+    `settled_date` (null while open or fully credited); `days_beyond_terms` (of the settlement, or so
     far); `weighted_days_beyond_terms` (of the payments and the open rest, by amount); `late_ratio` (share of the
     amount paid, or still open, beyond terms); `is_open`, `is_fully_credited`, `is_disputed` (now), `age_days`
     (since issue), `overdue_days` (since the last day within terms: known of every invoice, paid or not).
@@ -77,41 +81,40 @@ def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: st
                i.dispute_opened_date, i.dispute_closed_date, i.dispute_fault
         FROM dated AS i LEFT JOIN credit AS c USING (invoice_id)
     """)
-    days, capped = _beyond_terms("paid_date"), payment.cap_days
-    before = _beyond_terms(f"least(paid_date, {year_ago})")
+    days = beyond_terms_sql("paid_date")
+    before = beyond_terms_sql(f"least(paid_date, {year_ago})")
     db.run(f"""
         CREATE OR REPLACE TABLE receivables.piece AS
         WITH paid AS (
             SELECT p.invoice_id, greatest(p.payment_date, n.invoice_date) AS paid_date, sum(p.amount) AS paid
             FROM past.payments AS p JOIN receivables.net AS n USING (invoice_id) GROUP BY 1, 2
         ), running AS (
-            SELECT *, sum(paid) OVER (PARTITION BY invoice_id ORDER BY paid_date) AS paid_to_date FROM paid
+            SELECT p.*, sum(p.paid) OVER (PARTITION BY p.invoice_id ORDER BY p.paid_date) AS paid_to_date, n.amount
+            FROM paid AS p JOIN receivables.net AS n USING (invoice_id)
         ), staying AS (
-            SELECT *, min(paid_to_date) OVER (
+            SELECT *, least(paid_to_date, amount) - least(paid_to_date - paid, amount) AS applied,
+                   min(least(paid_to_date, amount)) OVER (
                 PARTITION BY invoice_id ORDER BY paid_date ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
             ) AS lowest_from_here FROM running
         )
-        SELECT s.invoice_id, s.paid_date, s.paid, s.lowest_from_here, {days} AS days,
+        SELECT s.invoice_id, s.paid_date, s.applied, s.lowest_from_here, {days} AS days,
                greatest({days}, 0) - greatest({before}, 0) AS late_days_of_year,
                s.lowest_from_here >= n.amount - n.tolerance AS is_settled
         FROM staying AS s JOIN receivables.net AS n USING (invoice_id)
     """)
-    so_far, year_before = _beyond_terms(today), _beyond_terms(year_ago)
+    so_far, year_before = beyond_terms_sql(today), beyond_terms_sql(year_ago)
     db.run(f"""
         CREATE OR REPLACE TABLE receivables.invoice_state AS
         WITH pieces AS (
-            SELECT invoice_id, sum(paid) AS amount_paid, min(paid_date) FILTER (is_settled) AS settled_date,
-                   sum(paid * days) AS amount_days,
-                   sum(paid * greatest(least(days, {capped}), 0)) AS late_amount_days,
-                   sum(paid * late_days_of_year) AS balance_days,
+            SELECT invoice_id, sum(applied) AS amount_paid, min(paid_date) FILTER (is_settled) AS settled_date,
+                   sum(applied * days) AS amount_days, sum(applied * late_days_of_year) AS balance_days,
                    max(lowest_from_here) FILTER (days <= 0) AS on_time_amount
             FROM receivables.piece GROUP BY 1
         ), known AS (
             SELECT n.*, n.amount <= n.tolerance AS is_fully_credited, coalesce(p.amount_paid, 0) AS amount_paid,
                    CASE WHEN n.amount > n.tolerance THEN p.settled_date END AS settled_date,
                    n.amount > n.tolerance AND p.settled_date IS NULL AS is_open,
-                   coalesce(p.amount_days, 0) AS amount_days, coalesce(p.late_amount_days, 0) AS late_amount_days,
-                   coalesce(p.balance_days, 0) AS balance_days,
+                   coalesce(p.amount_days, 0) AS amount_days, coalesce(p.balance_days, 0) AS balance_days,
                    greatest(coalesce(p.on_time_amount, 0), 0) AS on_time_amount,
                    {so_far} AS overdue_days,
                    greatest({so_far}, 0) - greatest({year_before}, 0) AS late_days_of_year
@@ -121,27 +124,26 @@ def invoice_state(db: Engine, as_of: date, payment: PaymentSettings, *, only: st
         ), summed AS (
             SELECT * REPLACE (
                 amount_days + amount_open * overdue_days AS amount_days,
-                late_amount_days + amount_open * greatest(least(overdue_days, {capped}), 0) AS late_amount_days,
                 balance_days + amount_open * late_days_of_year AS balance_days
-            ), late_amount_days AS paid_late_amount_days, amount_paid + amount_open AS amount_counted,
+            ), amount_paid + amount_open AS amount_counted,
                CASE WHEN overdue_days > 0 THEN amount_paid + amount_open - on_time_amount ELSE 0 END AS late_amount
             FROM opened
         )
         SELECT invoice_id, customer_id, invoice_date, due_date, original_amount, amount, amount_paid, amount_open,
                settled_date, date_diff('day', invoice_date, due_date) AS terms_days,
-               {_beyond_terms(f"coalesce(settled_date, {today})")} AS days_beyond_terms,
+               {beyond_terms_sql(f"coalesce(settled_date, {today})")} AS days_beyond_terms,
                CAST(amount_days AS DOUBLE) / nullif(CAST(amount_counted AS DOUBLE), 0) AS weighted_days_beyond_terms,
                CAST(late_amount AS DOUBLE) / nullif(CAST(amount_counted AS DOUBLE), 0) AS late_ratio,
                is_open, is_fully_credited, dispute_opened_date IS NOT NULL AS was_disputed,
                dispute_opened_date IS NOT NULL AND dispute_closed_date IS NULL AS is_disputed,
                date_diff('day', invoice_date, {today}) AS age_days, overdue_days,
-               amount_counted, amount_days, late_amount, late_amount_days, paid_late_amount_days, balance_days
+               amount_counted, amount_days, late_amount, balance_days
         FROM summed
     """)
     return "receivables.invoice_state"
 
 
-def _beyond_terms(day: str) -> str:
+def beyond_terms_sql(day: str) -> str:
     """SQL: days from the last day within terms to `day`, less days of a dispute that was the seller's fault."""
     return f"""(date_diff('day', last_day_date, {day}) - CASE WHEN dispute_fault = 'seller' THEN greatest(0,
         date_diff('day', greatest(dispute_opened_date, last_day_date),
@@ -157,7 +159,7 @@ def customer_history(
     later payment only ever makes them worse. `known_invoices` and `late_invoices` count those of the last year
     whose lateness is certain, `due_invoices` and `beyond_terms_invoices` those that fell due and those of them
     that are beyond terms by however little, `long_` the same of three years; `PaymentDelay` shrinks their ratios
-    with constants it has learned.
+    with constants it has learned. `payment_weekday` (1 Monday to 7) is that of the customer's payment runs.
     Null where there is nothing to average. `segment` is 'all' without segment attributes.
     """
     make_history(db, as_of, payment)
@@ -232,15 +234,24 @@ def make_history(db: Engine, as_of: date, payment: PaymentSettings, only: str = 
         as_of
     }') AS days_since_last_payment
             FROM receivables.piece AS p JOIN receivables.net AS n USING (invoice_id) GROUP BY 1
+        ), run_days AS (
+            SELECT n.customer_id, isodow(p.paid_date) AS weekday, count(DISTINCT p.paid_date) AS days
+            FROM receivables.piece AS p JOIN receivables.net AS n USING (invoice_id)
+            WHERE p.applied > 0 AND p.paid_date >= {year_ago} GROUP BY 1, 2
+        ), run AS (
+            SELECT customer_id, weekday AS payment_weekday FROM run_days
+            QUALIFY days >= {PAYMENT_RUN_RATIO} * sum(days) OVER (PARTITION BY customer_id)
+                AND sum(days) OVER (PARTITION BY customer_id) >= {PAYMENT_RUN_DAYS}
         )
         SELECT i.*, {", ".join(f"coalesce(d.{name}, 0) AS {name}" for name in COUNTS)},
                d.mean_days_beyond_terms, d.recent_days_beyond_terms,
                d.recent_days_beyond_terms - d.mean_days_beyond_terms AS trend_days_beyond_terms,
                d.worst_days_beyond_terms, d.last_days_beyond_terms, d.last_three_days_beyond_terms,
-               d.last_three_late_ratio, d.late_amount_ratio, p.days_since_last_payment,
+               d.last_three_late_ratio, d.late_amount_ratio, p.days_since_last_payment, r.payment_weekday,
                coalesce({ratio_sql("i.overdue_amount", "i.open_amount")}, 0e0) AS overdue_balance_ratio,
                {ratio_sql("i.overdue_amount", "i.billed")} AS overdue_to_billed_ratio
         FROM issued AS i LEFT JOIN fallen_due AS d USING (customer_id) LEFT JOIN last_paid AS p USING (customer_id)
+        LEFT JOIN run AS r USING (customer_id)
     """)
 
 

@@ -25,7 +25,8 @@ class Learned(Generic[Model]):
     `passed`: the model itself passed its gate; otherwise `model` is the fallback and `why` says what was missing.
     `report`: figures of the model and its baselines on a later period, begun on `tested_from`; `outcome` is what
     happened in it and `forecasts` what each forecast had said, row by row; `course`, of the lifetime value, both
-    week by week (clv.learn.course). Empty or None where there was no test.
+    week by week (clv.learn.course). `tables`: what else the test says, by name.
+    Empty or None where there was no test.
     """
 
     model: Model
@@ -36,6 +37,7 @@ class Learned(Generic[Model]):
     outcome: Floats = field(default_factory=lambda: np.empty(0))
     forecasts: Mapping[str, Floats] = field(default_factory=dict)
     course: pd.DataFrame | None = None
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def probability_gate(outcome: Floats, forecasts: Mapping[str, Floats], what: str, seed: int) -> str | None:

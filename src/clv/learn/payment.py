@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from clv import invoice_rows
 from clv.errors import ModelError
-from clv.evaluation import Report, payment_report
+from clv.evaluation import (
+    Report,
+    calibration_in_the_large,
+    deciles,
+    payment_report,
+    probability_figures,
+)
 from clv.learn.learned import Learned, probability_gate
 from clv.models.payment_baselines import baselines
 from clv.models.payment_delay import PaymentDelay
@@ -32,13 +38,15 @@ TRIAL_WINDOW_DAYS, TRIAL_TERMS_DAYS = 90, 60
 class PaymentTrial:
     """Forecasts of invoices issued after a date, beside what became of them.
 
-    `rows`: invoice_rows.labels of new invoices whose lateness is known; the forecasts have a figure per row.
+    `rows`: invoice_rows.labels of new invoices whose lateness is known; the forecasts have a figure per row, and
+    `exceedance` a column per threshold (PaymentDelay.exceedance).
     """
 
     model: PaymentDelay
     rows: pd.DataFrame
     probabilities: dict[str, Floats]
     expected_days: dict[str, Floats]
+    exceedance: pd.DataFrame
 
     @property
     def late(self) -> Floats:
@@ -55,6 +63,40 @@ class PaymentTrial:
             name: self._report(chosen) if chosen.any() else None
             for name, chosen in (("known", ~unseen), ("unseen", unseen))
         }
+
+    def thresholds(self) -> dict[str, dict[str, float | str | None]]:
+        """Figures per threshold, over the invoices of which it is known; counts and why where it has no forecast."""
+        found: dict[str, dict[str, float | str | None]] = {}
+        days = self.rows["days_beyond_terms"].to_numpy(np.float64)
+        for support in self.model.support:
+            known = self.rows["known_days"].to_numpy(np.float64) > support.days
+            late = (days[known] > support.days).astype(np.float64)
+            figures: dict[str, float | str | None] = {"invoices": len(late), "late_invoices": int(late.sum())}
+            if not support.is_enough:
+                figures |= {"why": str(support)}
+            elif len(late):
+                probability = self.exceedance.loc[known, support.days].to_numpy(np.float64)
+                figures |= probability_figures(late, probability)
+            found[str(support.days)] = figures
+        return found
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Calibration of the model by decile, by month of issue and by segment, and the figures per threshold."""
+        probability = self.probabilities["model"]
+        issued = self.rows["due_date"] - pd.to_timedelta(self.rows["terms_days"], unit="D")
+        by = {
+            "decile": deciles(probability),
+            "month": issued.dt.strftime("%Y-%m"),
+            "segment": self.rows["segment"],
+        }
+        found = {
+            f"calibration_by_{name}": calibration_in_the_large(self.late, probability, group, name)
+            for name, group in by.items()
+        }
+        thresholds = pd.DataFrame.from_dict(self.thresholds(), orient="index").reset_index(
+            names="more_than_days"
+        )
+        return found | {"thresholds": thresholds}
 
     def _report(self, chosen: NDArray[np.bool_]) -> Report:
         days = self.rows["days_late"].to_numpy(np.float64)
@@ -105,6 +147,7 @@ def learn_payment_delay(
         tested_from,
         late,
         trial.probabilities,
+        tables=trial.tables(),
     )
 
 
@@ -134,9 +177,9 @@ def try_payment_delay(
         raise ModelError(f"No invoice issued from {as_of} on has a known outcome by {known_at}.")
     predicted = model.predict(rows, config.engine.threads)
     probabilities = {"model": predicted["late_payment_probability"].to_numpy(np.float64)}
-    probabilities |= baselines(training, rows)
+    probabilities |= baselines(training, rows, settings, config.seed)
     days = {"model": predicted["expected_days_late"].to_numpy(np.float64)}
-    return PaymentTrial(model, rows, probabilities, days)
+    return PaymentTrial(model, rows, probabilities, days, model.exceedance(rows, config.engine.threads))
 
 
 def _tested_from(as_of: date, config: Config) -> date:

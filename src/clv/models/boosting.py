@@ -38,16 +38,18 @@ def train_trees(
     seed: int,
     threads: int,
     weight: Floats | None = None,
+    offset: Floats | None = None,
 ) -> lgb.Booster:
     """A booster of `rounds` trees with LightGBM's `parameters`; features are known as f0, f1, ...
 
+    `offset` is added to the raw output while learning (the logarithm of an exposure) and is no part of the answer.
     Depends on the order of the rows wherever rows are sampled: give them in one order.
     """
     fixed = {"seed": seed, "deterministic": True, "force_row_wise": True, "verbosity": -1}
     settings = {**fixed, **parameters, "num_threads": threads_for(len(X), threads)}
     # Names of attributes' levels are data and may hold what LightGBM's text format cannot.
     names = [f"f{i}" for i in range(X.shape[1])]
-    data = lgb.Dataset(X, y, weight=weight, feature_name=names, params=settings)
+    data = lgb.Dataset(X, y, weight=weight, init_score=offset, feature_name=names, params=settings)
     booster = lgb.train(settings, data, num_boost_round=rounds)
     text = re.sub(r"\[num_threads: \d+\]", "[num_threads: 1]", booster.model_to_string())
     return lgb.Booster(model_str=text)  # what is judged is what is stored

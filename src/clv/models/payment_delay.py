@@ -1,8 +1,9 @@
 """How late an invoice will be paid: one small monotone model for new, open and typical invoices.
 
-Two LightGBM models on the rows of `receivables`: P(more than `late_after_days` beyond terms), and the expected days
-beyond terms. For an open invoice age and days overdue are features, so the answer is conditional on its being
-unpaid so far; a customer's figure is the amount-weighted mean over its typical and its open invoices.
+A LightGBM model on `invoice_rows` gives P(more than `late_after_days` beyond terms); around it `payment_curve` says how
+payments fall over the days, from which come P(more than h days) of other thresholds, the expected days beyond terms
+and the day of payment. For an open invoice age and days overdue are features, so every answer is conditional on its
+being unpaid so far; a customer's figure is the amount-weighted mean over its typical and its open invoices.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ from numpy.typing import NDArray
 
 from clv.errors import ModelError
 from clv.models.boosting import threads_for, train_trees
+from clv.models.payment_curve import (
+    LEARNED_ROWS,
+    Chances,
+    edges_of,
+    exceedance,
+    hurdle_periods,
+    median_days,
+    restricted_mean_days,
+)
 from clv.models.payment_features import FEATURES, NAMES, Shrinkage, Shrinkages, design, shrinkages_of
 from clv.models.shapley import Attribution, TreeShapley
 
@@ -29,23 +39,44 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 CERTAIN_LOGIT = 40.0  # its logistic is exactly 1 in double precision
+LARGEST_SHIFT = 5.0  # of the logit
+
+# 200 trees learn as much as the rows can teach: more from few rows spreads the probabilities too far, less from many
+# not far enough.
+LEARNING_RATE, ORDINARY_ROWS, LEARNING_RATE_RANGE = 0.03, 25_000, (0.015, 0.05)
+
+
+@dataclass(frozen=True)
+class Support:
+    """Of so many invoices whose days are known far enough, so many were more than `days` beyond terms."""
+
+    days: int
+    invoices: int
+    late_invoices: int
+    is_enough: bool
+
+    def __str__(self) -> str:
+        enough = "" if self.is_enough else ": too few to tell"
+        return f"more than {self.days} days: {self.late_invoices} of {self.invoices} invoices{enough}"
 
 
 @dataclass(frozen=True)
 class PaymentDelay:
-    """What was learned: two boosters, the shrunk ratios, one shift of the logit, the reference row, and the settings.
+    """What was learned: the booster of the threshold, the curve around it, the shrunk ratios, one shift of the logit,
+    the reference row, the settings, and what the data says of every threshold asked for.
 
     `detail` holds figures of the training for the log: invoices, late invoices, their rate, the k of each ratio,
     the shift, and the means predicted and realised in the two later periods.
     """
 
     late: lgb.Booster
-    days: lgb.Booster
+    chances: Chances
     shrinkages: Shrinkages
     logit_shift: float
     reference: Floats
     late_after_days: int
     cap_days: int
+    support: tuple[Support, ...]
     detail: Mapping[str, float]
 
     KIND = "payment-delay"
@@ -71,8 +102,7 @@ class PaymentDelay:
         """
         rows = observations.sort_values(["snapshot_date", "invoice_id"], ignore_index=True)
         open_question = rows.loc[rows["is_late"].notna() & (rows["overdue_days"] <= payment.late_after_days)]
-        aged = rows.loc[rows["days_late"].notna() & (rows["overdue_days"] < payment.cap_days)]
-        _require_support(open_question, aged, payment)
+        _require_support(open_question, payment)
         shrinkages = shrinkages_of(rows)
         shift, checks = _logit_shift(open_question, payment, seed, threads)
         typical = reference.loc[reference["is_typical"].astype(bool)]
@@ -84,12 +114,13 @@ class PaymentDelay:
         late = open_question.drop_duplicates("invoice_id")["is_late"]
         return cls(
             late=_fit_late(open_question, shrinkages, seed, threads),
-            days=_fit_days(aged, shrinkages, payment.cap_days, seed, threads),
+            chances=_fit_chances(rows, shrinkages, payment, seed, threads),
             shrinkages=shrinkages,
             logit_shift=shift,
             reference=design(typical, shrinkages).median().to_numpy(np.float64),
             late_after_days=payment.late_after_days,
             cap_days=payment.cap_days,
+            support=tuple(_support(rows, days, payment) for days in payment.thresholds_days),
             detail={
                 "invoices": float(len(late)),
                 "late_invoices": float(late.sum()),
@@ -101,26 +132,51 @@ class PaymentDelay:
         )
 
     def predict(self, observations: pd.DataFrame, threads: int = 1) -> pd.DataFrame:
-        """Per row, with its index: `late_payment_probability` and `expected_days_late`.
+        """Per row, with its index: `late_payment_probability`, `expected_days_late`, `days_to_payment`.
 
-        The probability is exactly 1 for an open invoice that is already that late. The days are the restricted
-        mean of max(0, days beyond terms) between the days already overdue and `cap_days`. A row's figures do not
-        depend on the other rows.
+        The probability is exactly 1 for an open invoice that is already that late. The expected days are the
+        restricted mean of max(0, days beyond terms), between the days already overdue and `cap_days`.
+        `days_to_payment`: from the row's date to the day by which payment is at least as likely as not (the median);
+        NaN where that lies beyond `cap_days`. A row's figures do not depend on the other rows.
         """
         import pandas as pd
 
-        X = design(observations, self.shrinkages).to_numpy()
-        overdue = observations["overdue_days"].to_numpy(np.float64)
-        threads = threads_for(len(X), threads)
-        raw = self.late.predict(X, raw_score=True, num_threads=threads) + self.logit_shift
-        passed = np.clip(overdue, 0, self.cap_days)
-        share = _logistic(self.days.predict(X, raw_score=True, num_threads=threads))
+        probability, unpaid, after = self._curve(observations, threads)
+        edges = self.chances.edges
         return pd.DataFrame(
             {
-                "late_payment_probability": _logistic(np.where(self._is_late(overdue), CERTAIN_LOGIT, raw)),
-                "expected_days_late": passed + (self.cap_days - passed) * share,
+                "late_payment_probability": probability,
+                "expected_days_late": restricted_mean_days(unpaid, edges, after, self.cap_days),
+                "days_to_payment": median_days(unpaid, edges, after) - (after + 1),
             },
             index=observations.index,
+        )
+
+    def exceedance(self, observations: pd.DataFrame, threads: int = 1) -> pd.DataFrame:
+        """P(more than h days beyond terms) of every supported threshold h, rising: a column each, named by h.
+
+        Falls from column to column, and agrees with `predict` at `late_after_days`.
+        """
+        import pandas as pd
+
+        _, unpaid, _ = self._curve(observations, threads)
+        days = sorted({self.late_after_days, *(told.days for told in self.support if told.is_enough)})
+        columns = np.searchsorted(self.chances.edges, days)
+        return pd.DataFrame(unpaid[:, columns], columns=days, index=observations.index)
+
+    def _curve(self, observations: pd.DataFrame, threads: int) -> tuple[Floats, Floats, Floats]:
+        """P(late); P(unpaid after each edge of the curve); the last day, in days beyond terms, known as unpaid."""
+        X = design(observations, self.shrinkages).to_numpy()
+        overdue = observations["overdue_days"].to_numpy(np.float64)
+        raw = (
+            self.late.predict(X, raw_score=True, num_threads=threads_for(len(X), threads)) + self.logit_shift
+        )
+        probability = _logistic(np.where(self._is_late(overdue), CERTAIN_LOGIT, raw))
+        after = overdue - 1
+        return (
+            probability,
+            exceedance(self.chances, self.late_after_days, X, after, probability, threads),
+            after,
         )
 
     def attribute(self, observations: pd.DataFrame) -> Attribution:
@@ -156,11 +212,13 @@ class PaymentDelay:
             "reference": [None if np.isnan(value) else float(value) for value in self.reference],
             "late_after_days": self.late_after_days,
             "cap_days": self.cap_days,
+            "chances": {"level": self.chances.level, "edges_days": self.chances.edges.tolist()},
+            "support": [asdict(told) for told in self.support],
             "detail": dict(self.detail),
         }
         return {
             "late.txt": self.late.model_to_string(),
-            "days.txt": self.days.model_to_string(),
+            "chances.txt": self.chances.trees.model_to_string(),
             "payment_delay.json": json.dumps(learned, indent=2, sort_keys=True, ensure_ascii=False),
         }
 
@@ -177,12 +235,17 @@ class PaymentDelay:
             )
         return cls(
             late=lgb.Booster(model_str=files["late.txt"]),
-            days=lgb.Booster(model_str=files["days.txt"]),
+            chances=Chances(
+                lgb.Booster(model_str=files["chances.txt"]),
+                learned["chances"]["level"],
+                np.array(learned["chances"]["edges_days"], dtype=np.int64),
+            ),
             shrinkages=tuple(Shrinkage(**shrunk) for shrunk in learned["shrinkages"]),
             logit_shift=learned["logit_shift"],
             reference=np.array(learned["reference"], dtype=np.float64),
             late_after_days=learned["late_after_days"],
             cap_days=learned["cap_days"],
+            support=tuple(Support(**told) for told in learned["support"]),
             detail=learned["detail"],
         )
 
@@ -218,7 +281,16 @@ def _logistic(raw: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-raw)), dtype=np.float64)
 
 
-def _require_support(late: pd.DataFrame, aged: pd.DataFrame, payment: PaymentSettings) -> None:
+def _support(rows: pd.DataFrame, days: int, payment: PaymentSettings) -> Support:
+    known = rows.loc[rows["known_days"] > days]
+    invoices = known["invoice_id"].nunique()
+    late = known.loc[known["days_beyond_terms"] > days, "invoice_id"].nunique()
+    rarer = min(late, invoices - late)
+    is_enough = invoices >= payment.minimum_invoices and rarer >= payment.minimum_late_invoices
+    return Support(days, invoices, late, is_enough)
+
+
+def _require_support(late: pd.DataFrame, payment: PaymentSettings) -> None:
     invoices = late["invoice_id"].nunique()
     late_invoices = late.loc[late["is_late"] == 1, "invoice_id"].nunique()
     if invoices < payment.minimum_invoices or late_invoices < payment.minimum_late_invoices:
@@ -227,55 +299,36 @@ def _require_support(late: pd.DataFrame, aged: pd.DataFrame, payment: PaymentSet
             f"{payment.minimum_late_invoices} of them more than {payment.late_after_days} days late, found "
             f"{invoices} and {late_invoices}. Lower payment.late_after_days, or grade by the payment record."
         )
-    if aged["invoice_id"].nunique() < payment.minimum_invoices:
-        raise ModelError(
-            f"unsupportable threshold: expected at least {payment.minimum_invoices} invoices due "
-            f"{payment.cap_days} days ago or earlier, found {aged['invoice_id'].nunique()}. "
-            "Lower payment.cap_days, or grade by the payment record."
-        )
 
 
 def _fit_late(rows: pd.DataFrame, shrinkages: Shrinkages, seed: int, threads: int) -> lgb.Booster:
-    label = rows["is_late"].to_numpy(np.float64)
-    return _boost(rows, shrinkages, label, np.ones(len(rows)), "binary", seed, threads)
-
-
-def _fit_days(
-    rows: pd.DataFrame, shrinkages: Shrinkages, cap_days: int, seed: int, threads: int
-) -> lgb.Booster:
-    """The share of the days left until the cap that will pass: a fractional logit (Papke & Wooldridge, 1996).
-
-    Weighted by the days left, its mean is that of the days; the answer can neither fall below the days already
-    overdue nor exceed the cap.
-    """
-    passed = rows["overdue_days"].to_numpy(np.float64).clip(0, cap_days)
-    left = cap_days - passed
-    share = ((rows["days_late"].to_numpy(np.float64) - passed) / left).clip(0, 1)
-    weights = left / cap_days
-    return _boost(rows, shrinkages, share, weights, "cross_entropy", seed, threads)
-
-
-def _boost(
-    rows: pd.DataFrame,
-    shrinkages: Shrinkages,
-    label: Floats,
-    weights: Floats,
-    objective: str,
-    seed: int,
-    threads: int,
-) -> lgb.Booster:
+    rate = np.clip(LEARNING_RATE * np.sqrt(len(rows) / ORDINARY_ROWS), *LEARNING_RATE_RANGE)
     parameters = {
-        "objective": objective,
+        "objective": "binary",
         "num_leaves": 4,
-        "learning_rate": 0.03,
+        "learning_rate": float(rate),
         "min_data_in_leaf": 40 if len(rows) >= 500 else 20,
         "feature_fraction": 0.5,
         "lambda_l2": 10.0,
         "monotone_constraints": [feature.monotone for feature in FEATURES],
     }
-    return train_trees(
-        design(rows, shrinkages).to_numpy(), label, parameters, 200, seed, threads, weight=weights
+    label = rows["is_late"].to_numpy(np.float64)
+    return train_trees(design(rows, shrinkages).to_numpy(), label, parameters, 200, seed, threads)
+
+
+def _fit_chances(
+    rows: pd.DataFrame, shrinkages: Shrinkages, payment: PaymentSettings, seed: int, threads: int
+) -> Chances:
+    known = rows.loc[rows["is_late"].notna()]
+    some = np.unique(np.linspace(0, len(known) - 1, min(len(known), LEARNED_ROWS)).round().astype(int))
+    known = known.iloc[some]
+    edges, paid = edges_of(payment), known["is_settled"].to_numpy(bool)
+    after = known["overdue_days"].to_numpy(np.float64) - 1
+    until = known["days_beyond_terms"].to_numpy(np.float64) - ~paid  # an open one may be paid today
+    periods = hurdle_periods(
+        edges, payment.late_after_days, after, until, known["is_late"].to_numpy(np.float64), paid
     )
+    return Chances.fit(design(known, shrinkages).to_numpy(), periods, edges, seed, threads)
 
 
 def _logit_shift(
@@ -325,9 +378,12 @@ def _log_loss(raw: Floats, label: Floats) -> float:
 
 
 def _level(raw: Floats, label: Floats) -> float:
-    """The shift of the logit at which the mean prediction meets the mean outcome, by Newton's method."""
-    shift = 0.0
-    for _ in range(20):
-        p = _logistic(raw + shift)
-        shift += float(np.sum(label - p) / np.sum(p * (1 - p)))
-    return shift
+    """The shift of the logit at which the mean prediction meets the mean outcome, within LARGEST_SHIFT; by halving."""
+    low, high = -LARGEST_SHIFT, LARGEST_SHIFT
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _logistic(raw + middle).mean() < label.mean():
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

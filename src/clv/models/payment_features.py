@@ -49,6 +49,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("due_day_of_month", "due_date", 0, "days"),
     Feature("due_weekday", "due_date", 0, "days"),
     Feature("is_due_at_year_end", "due_date", 0, "flag"),
+    Feature("days_to_payment_run", "due_date", 0, "days"),
 )
 NAMES = tuple(feature.name for feature in FEATURES)
 
@@ -85,25 +86,32 @@ class Shrinkage:
 
     @classmethod
     def fit(cls, name: str, observations: pd.DataFrame) -> Shrinkage:
-        """Learned from each customer's latest counts; k by the method of moments of the beta-binomial.
+        """Rates by what became of new invoices; k by each customer's latest counts, by the beta-binomial's moments.
 
         Kleinman (1973): the excess of Σ n(x − m)²/(m(1 − m)) over its binomial expectation is Σ(n − 1)·ρ, with
-        ρ = 1/(k + 1).
+        ρ = 1/(k + 1). The counts cannot tell the rates: a customer who is not billed again is seen again only while
+        it owes.
         """
+        new = observations.loc[~observations["is_open"].astype(bool)].reset_index(drop=True)
+        happened = _happened(name, new)
+        if len(happened) == 0:
+            return cls(name, 0.0, {}, SHRINKAGE_RANGE[1])
+        rate = float(happened.mean())
+        peers = happened.groupby(new["segment"].loc[happened.index]).agg(["sum", "count"])
+        rates = (peers["sum"] + SEGMENT_PRIOR_INVOICES * rate) / (peers["count"] + SEGMENT_PRIOR_INVOICES)
+
         latest = observations.sort_values(["snapshot_date", "customer_id"]).drop_duplicates(
             "customer_id", keep="last"
         )
         counted, found = RATIOS[name]
         latest = latest.loc[latest[counted] > 0].sort_values("customer_id")
-        n, x = latest[counted].to_numpy(np.float64), latest[found].to_numpy(np.float64)
-        if len(n) == 0:
-            return cls(name, 0.0, {}, SHRINKAGE_RANGE[1])
-        rate = float(x.sum() / n.sum())
-        sums = latest.groupby("segment")[[counted, found]].sum()
-        rates = (sums[found] + SEGMENT_PRIOR_INVOICES * rate) / (sums[counted] + SEGMENT_PRIOR_INVOICES)
-        m = latest["segment"].map(rates).to_numpy(np.float64)
+        m = latest["segment"].map(rates).fillna(rate).to_numpy(np.float64)
         usable = (m > 0) & (m < 1)
-        n, x, m = n[usable], x[usable], m[usable]
+        n, x, m = (
+            latest[counted].to_numpy(np.float64)[usable],
+            latest[found].to_numpy(np.float64)[usable],
+            m[usable],
+        )
         excess = np.sum(n * (x / n - m) ** 2 / (m * (1 - m))) - len(n)
         correlation = excess / max(np.sum(n - 1), 1.0)
         k = 1 / correlation - 1 if correlation > 0 else SHRINKAGE_RANGE[1]
@@ -119,6 +127,14 @@ class Shrinkage:
         """The shrunk ratio of each row's customer."""
         n, x = (observations[column].to_numpy(np.float64) for column in RATIOS[self.name])
         return np.asarray((x + self.k * self.segment_rate(observations)) / (n + self.k), dtype=np.float64)
+
+
+def _happened(name: str, rows: pd.DataFrame) -> pd.Series:
+    """Of the rows of which it is known: whether the invoice was late, or beyond terms at all; 0 or 1."""
+    if "beyond_terms" in name:
+        known = rows.loc[rows["known_days"] > 0]
+        return (known["days_beyond_terms"] > 0).astype("float64")
+    return rows["is_late"].dropna().astype("float64")
 
 
 Shrinkages = tuple[Shrinkage, ...]

@@ -291,7 +291,7 @@ def test_auto_finds_the_model_that_the_customers_follow(name: str) -> None:
 def test_auto_with_too_few_customers_to_compare_takes_the_first_fallback() -> None:
     result = btyd.fit([3, 0], [200, 0], [300, 100], [4, 1], [20, 30], purchase_model="auto")
     assert result.purchase_model == "bgnbd"
-    assert "; auto: too few customers to compare models" in result.verdict
+    assert "; auto: no model fits both halves of the customers" in result.verdict
 
 
 @pytest.mark.parametrize("name", ["bgnbd", "mbgnbd", "pareto_nbd", "auto"])

@@ -85,6 +85,17 @@ def test_a_portion_weighs_as_much_as_the_whole_with_and_without_repeats() -> Non
     assert whole.portion(len(whole)) is whole
 
 
+@pytest.mark.parametrize("repeat_buyers", [0, 3, 997, 1_000])
+def test_a_portion_takes_no_history_twice(repeat_buyers: int) -> None:
+    T = np.arange(2.0, 1_002.0)
+    x = (np.arange(1_000) < repeat_buyers) * 1.0
+    part = Histories.of(x, x, T).portion(400)
+    assert len(part) == 400
+    assert len(np.unique(part.T.column)) == 400
+    assert part.customers == pytest.approx(1_000)
+    assert part.purchases == pytest.approx(repeat_buyers)
+
+
 def test_halves_share_the_customers_of_every_history() -> None:
     whole = Histories.of(*customers())
     first, second = whole.halves()

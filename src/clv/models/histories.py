@@ -17,7 +17,9 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 DENSE = 65_536  # a table of so many cells, or of four a row, is cheaper than sorting the rows
-WITHOUT_REPEATS = 0.25  # of a portion of histories, at most: those without repeat purchases
+WITHOUT_REPEATS = (
+    0.25  # of a portion of histories: those without repeat purchases, more where there are no others
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Histories:
     @cached_property
     def purchases(self) -> float:
         """Repeat purchases of all customers."""
-        return float(self.by_x @ self.x.values)
+        return float(np.sum(self.by_x * self.x.values))
 
     @cached_property
     def without_repeats(self) -> int:
@@ -135,17 +137,17 @@ class Histories:
         """
         if len(self) <= size:
             return self
-        without = min(self.without_repeats, int(size * WITHOUT_REPEATS))
-        parts = (
-            (np.arange(self.without_repeats), without),
-            (np.arange(self.without_repeats, len(self)), size - without),
-        )
+        some = min(self.without_repeats, int(size * WITHOUT_REPEATS))
+        repeats = min(len(self) - self.without_repeats, size - some)
         rows, weights = [], []
-        for candidates, count in parts:
-            some = candidates[_spaced(len(candidates), count)]
-            weight = self.weights[some]
-            rows.append(some)
-            weights.append(weight * (self.weights[candidates].sum() / max(weight.sum(), 1.0)))
+        for start, end, count in (
+            (0, self.without_repeats, size - repeats),
+            (self.without_repeats, len(self), repeats),
+        ):
+            taken = start + _spaced(end - start, count)
+            weight = self.weights[taken]
+            rows.append(taken)
+            weights.append(weight * (self.weights[start:end].sum() / (weight.sum() or 1.0)))
         return self._some(np.concatenate(rows), np.concatenate(weights))
 
     def halves(self) -> tuple[Self, Self]:

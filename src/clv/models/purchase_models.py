@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 PurchaseModel = Literal["bgnbd", "mbgnbd", "pareto_nbd", "auto"]
 
 FALLBACKS = ("bgnbd", "mbgnbd")
+SOUND = ("converged", "boundary")  # verdicts
 PLAUSIBLE = 5.0  # the fitted total may be off from the actual one by this factor
 HELD_OUT = 32_000  # distinct histories of each half that `auto` learns from and judges by
 
@@ -88,7 +89,7 @@ class Attempt:
 
     @property
     def is_sound(self) -> bool:
-        return self.verdict in ("converged", "boundary")
+        return self.verdict in SOUND
 
 
 def fit(
@@ -106,7 +107,7 @@ def fit(
         scores = held_out_scores(histories)
         names = sorted(scores, key=lambda name: -scores[name])
         detail |= {f"held_out_log_likelihood_{name}": score for name, score in scores.items()}
-        why = "; auto: too few customers to compare models"
+        why = "; auto: no model fits both halves of the customers"
         if scores:
             shown = ", ".join(f"{PURCHASE_MODELS[name].title} {scores[name]:.5f}" for name in names)
             why = f"; auto chose {names[0]} by mean log-likelihood of customers held out: {shown}"
@@ -181,11 +182,11 @@ def _attempt(histories: Histories, name: str, penaliser: float) -> Attempt:
         return lifetimes_guess.guess(name, part.columns, part.weights)
 
     minimum = maximise(model.likelihood, scaled, guess, starts, penaliser)
-    values = zip(model.parameters, minimum.params.tolist(), strict=True)
-    params = {name: value * unit if name in model.times else value for name, value in values}
+    found = zip(model.parameters, minimum.params.tolist(), strict=True)
+    params = {parameter: value * unit if parameter in model.times else value for parameter, value in found}
     ratio = _fitted_to_actual(model.build(**params), histories)
     verdict = minimum.verdict
-    if verdict in ("converged", "boundary") and not 1 / PLAUSIBLE <= ratio <= PLAUSIBLE:
+    if verdict in SOUND and not 1 / PLAUSIBLE <= ratio <= PLAUSIBLE:
         verdict = "implausible total"
     likelihood = -histories.customers * (minimum.loss - penaliser * float(np.sum(minimum.params**2)))
     return Attempt(

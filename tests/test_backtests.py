@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -158,6 +159,20 @@ def test_dates_are_calendar_months_apart_and_end_with_the_one_asked_for() -> Non
     assert backtests.earlier_origins(date(2026, 3, 31), 1, 1) == []
 
 
+def test_dates_of_which_none_could_be_judged_have_no_summary(invented: Config) -> None:
+    missing = {"customers": None, "lifetime_value": None, "tiers": None}
+    report = {
+        "as_of": "2026-06-01",
+        "horizon_days": 90,
+        **missing,
+        "why": {"lifetime_value": "too soon", "groups": "-"},
+    }
+    earlier = [{"as_of": "2026-05-01", **missing, "why": {"lifetime_value": "too soon as well"}}]
+    rolled = backtests.with_origins(report, earlier, invented)["origins"]
+    assert rolled["summary"] == {}
+    assert [each["why"]["lifetime_value"] for each in rolled["reports"]] == ["too soon as well", "too soon"]
+
+
 def test_what_happens_after_an_origin_moves_no_forecast_of_it(invented: Config, tmp_path: Path) -> None:
     changed = tmp_path / "changed.duckdb"
     shutil.copy(invented.warehouse_path, changed)
@@ -237,3 +252,29 @@ def test_tiers_with_brackets_in_their_names_are_shown_as_they_are(capsys: pytest
     shown = capsys.readouterr().out
     assert "[red]" in shown
     assert "[b]rest" in shown
+
+
+def test_the_terminal_shows_dates_gains_and_reasons_in_eighty_columns(
+    report: dict[str, Any],
+    invented: Config,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from clv.console import show_backtest
+
+    monkeypatch.setenv("COLUMNS", "80")
+    value = {name: report[name] for name in ("customers", "lifetime_value", "tiers")}
+    missing = dict.fromkeys(("customers", "lifetime_value", "tiers"))
+    earlier = [{"as_of": "2025-10-01", **missing, "why": {"lifetime_value": "no [history]"}}]
+    earlier += [{"as_of": day, **value} for day in ("2025-11-01", "2025-12-01")]
+    show_backtest(backtests.with_origins(report, earlier, invented))
+    shown = capsys.readouterr().out
+    assert "means over 3 dates" in shown
+    model = report["lifetime_value"]["model"]
+    for day in ("2025-11-01", "2025-12-01", "2026-01-01"):
+        assert re.search(rf"^{day} +{model['normalised_gini']:.3f} ", shown, re.MULTILINE)
+    gain = f"{model['gain_over_btyd']:+.3f}".replace("-", "−")
+    assert f"gain of model over btyd: {gain} ({gain} to {gain}, 95 %)" in shown
+    assert "2025-10-01: no [history]" in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80

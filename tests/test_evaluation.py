@@ -249,7 +249,8 @@ def test_over_origins_figures_are_means_and_wins_are_counted() -> None:
     assert model["log_bias"] == pytest.approx(0.0)
     assert model["gain_over_btyd"] is model["spearman"] is last["mean_abs_log_bias"] is None
     assert over_origins(dates[::-1], seed=1) == summary
-    assert over_origins(dates[:1], seed=1)["model"]["gain_over_last_period_low"] is None  # no interval of one
+    two = over_origins(dates[:2], seed=1)["model"]
+    assert (two["gain_over_last_period"], two["gain_over_last_period_low"]) == (pytest.approx(0), None)
     assert over_origins([], seed=1) == {}
 
 

@@ -168,6 +168,9 @@ def test_a_back_test_of_several_dates_from_files_to_a_page_and_a_run(
     done = run("backtest", *tiny, *day, *dates, *files, environment={"COLUMNS": "80"})
     assert done.returncode == 0, done.stderr
     assert "means over 2 dates" in done.stdout
+    assert re.search(
+        r"gain of model over last_period: [+−]0\.\d{3}$", done.stdout, re.MULTILINE
+    )  # of two: no interval
     assert "2023-07-01: order_lines: expected rows before" in done.stdout
     assert "…" not in done.stdout
     assert max(map(cell_len, done.stdout.splitlines())) <= 80

@@ -299,10 +299,9 @@ def _show_origins(console: Console, origins: dict[str, Any]) -> None:
         gain, low, high = (
             summary.get("model", {}).get(f"gain_over_{name}{end}") for end in ("", "_low", "_high")
         )
-        if low is not None and high is not None:
-            console.print(
-                f"gain of model over {name}: {_signed(gain)} ({_signed(low)} to {_signed(high)}, 95 %)"
-            )
+        if gain is not None:
+            interval = "" if low is None or high is None else f" ({_signed(low)} to {_signed(high)}, 95 %)"
+            console.print(f"gain of model over {name}: {_signed(gain)}{interval}")
     for each in reports:
         if each["lifetime_value"] is None:
             console.print(Text(f"{each['as_of']}: {each['why']['lifetime_value']}", style="yellow"))

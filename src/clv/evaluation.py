@@ -22,6 +22,7 @@ Report = dict[str, dict[str, float | None]]
 BASELINES = ("last_period", "btyd", "bgnbd")  # what every forecast of value is set against
 TOP_RATIO = 0.2  # the share of customers, highest predicted first, whose intervals are judged apart
 ORIGIN_DRAWS = 1000  # origins are few, drawing among them costs nothing
+FEWEST_ORIGINS = 3  # of fewer dates an interval would only repeat them
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,8 @@ def over_origins(reports: Sequence[Report], seed: int) -> Report:
 
     `origins`: dates it was made on; `origins_won`: where no other had a higher normalised Gini; the mean of every
     figure over the dates that have one; `mean_abs_log_bias`; `gain_over_NAME_low` and `_high`: 95 % bootstrap of the
-    mean gain over dates, null below two. Horizons that overlap share outcomes: then dates are no independent draws,
-    and these intervals are too narrow.
+    mean gain over dates, null below FEWEST_ORIGINS. Horizons that overlap share outcomes: then dates are no
+    independent draws, and these intervals are too narrow.
     """
     names = list(dict.fromkeys(name for report in reports for name in report))
     return {name: _over_origins(name, reports, seed) for name in names}
@@ -190,7 +191,7 @@ def _over_origins(name: str, reports: Sequence[Report], seed: int) -> dict[str, 
         summary[figure] = _mean(values)
         if figure.startswith("gain_over_"):
             low, high = math.nan, math.nan
-            if len(values) > 1:
+            if len(values) >= FEWEST_ORIGINS:
                 low, high = metrics.bootstrap_interval(_mean, values, seed=seed, draws=ORIGIN_DRAWS)
             summary |= {f"{figure}_low": low, f"{figure}_high": high}
     summary["mean_abs_log_bias"] = _mean(np.abs(known["log_bias"]))

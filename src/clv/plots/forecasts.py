@@ -276,7 +276,8 @@ def origins(
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
     axes[1].set_xticks(dates, [str(day) for day in dates], rotation=45, ha="right")
     handles, labels = axes[0].get_legend_handles_labels()
-    legend(axes[0], handles=handles[::-1], labels=labels[::-1], loc="best", ncols=2)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "ncols": len(names)}
+    legend(axes[0], handles=handles[::-1], labels=labels[::-1], **above)
     return figure
 
 

@@ -37,7 +37,9 @@ def train(config: Config, as_of: date) -> str:
         chosen = champions.choose(store, as_of, learned, attributes=config.known_at_first_contact)
         with step("learning the scales of the grades"):
             measured = criteria.measure(db, as_of, config, pricing, chosen.models)
-            grading = grades.fit_grading(measured, as_of)
+            grading = grades.fit_grading(measured, as_of, config.composite.scale)
+        with step("learning how scores move from month to month"):
+            grading = grades.learn_changes(db, as_of, config, pricing, chosen.models, grading)
 
         with step("logging and registering in MLflow"):
             params = evidence.params(config, as_of, loaded, pricing)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clv import publish
-from clv.grades import INACTIVE
+from clv.settings.grading import INACTIVE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ def show_month(config: Config, as_of: date) -> None:
         console.print(
             Padding(_reasons(reasons[reasons["customer_id"] == customer["customer_id"]]), (0, 0, 0, 4))
         )
-    _show_moves(console, moves, [*config.tiers.shares_ratio, INACTIVE])
+    _show_moves(console, moves, [*config.tiers.names, INACTIVE])
     for line in _notes(runs):
         console.print(Text(line, style="yellow"))
     if len(stale):

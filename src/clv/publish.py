@@ -58,6 +58,7 @@ class Month:
     previous: pd.DataFrame  # grades of the newest published month before this one; empty for the first
     previous_policies: Mapping[str, str]  # what decided the tiers of that month, as in month_facts
     previous_run: str | None  # its run
+    earlier: pd.DataFrame  # customer_id and policy_tier of the months by which a move must be confirmed
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def month(config: Config, as_of: date) -> Iterator[Month]:
         started = _now()
         run_id = _run_id(as_of, started)
         try:
-            yield Month(as_of, run_id, started, *_month_before(config, as_of))
+            yield Month(as_of, run_id, started, *_month_before(config, as_of), _earlier(config, as_of))
         except Exception as error:
             _record_failure(config, as_of, run_id, "score", started, error)
             raise
@@ -245,6 +246,22 @@ def _month_before(config: Config, as_of: date) -> tuple[pd.DataFrame, dict[str, 
                 )
                 return grades, dict(policies), run_id
     return pd.DataFrame(columns=list(PUBLISHED["grades"].names)), {}, None
+
+
+def _earlier(config: Config, as_of: date) -> pd.DataFrame:
+    """Policy tiers of the newest months published before `as_of`, as many as tiers.confirmation_runs looks back on."""
+    import pandas as pd
+
+    months = config.tiers.confirmation_runs - 1
+    if months and config.warehouse_path.exists():
+        with workspace_of(config) as db, warehouse(db, config, read_only=True) as has_schema:
+            if has_schema:
+                return db.frame(
+                    "SELECT customer_id, policy_tier FROM clv.grades WHERE value_source = 'history' AND as_of_date IN "
+                    "(SELECT as_of_date FROM clv.published WHERE as_of_date < ? ORDER BY as_of_date DESC LIMIT ?)",
+                    [as_of, months],
+                )
+    return pd.DataFrame({"customer_id": [], "policy_tier": []}, dtype="str")
 
 
 def _month_published_before(db: Engine, as_of: date) -> tuple[str, bool] | None:

@@ -135,12 +135,20 @@ def main(
     horizon_days: Annotated[
         int | None, typer.Option(min=1, help="Days ahead instead of lifetime_value.horizon_months.")
     ] = None,
+    tiers: Annotated[
+        bool,
+        typer.Option("--tiers", help="Grade --months months in a row: stability and worth of the tiers."),
+    ] = False,
+    months: Annotated[int, typer.Option(min=1, help="With --tiers: months after --as-of.")] = 12,
+    retrain_months: Annotated[
+        int, typer.Option(min=1, help="With --tiers: learn again after so many months.")
+    ] = 12,
     set_: Overrides = None,
     log_format: LogFormat = "text",
 ) -> None:
     """Judge the models on a past date, beside simpler forecasts of the same rows."""
     from clv.config import load
-    from clv.console import show_backtest
+    from clv.console import show_backtest, show_rolling
     from clv.period import Horizon
 
     program.start_logging(log_format)
@@ -148,11 +156,24 @@ def main(
     horizon = (
         Horizon(days=horizon_days) if horizon_days else Horizon(months=settings.lifetime_value.horizon_months)
     )
-    found = backtest(settings, as_of.date(), horizon)
+    if tiers:
+        from clv import rolling
+
+        found = rolling.backtest_tiers(
+            settings,
+            as_of.date(),
+            horizon,
+            months=months,
+            retrain_months=retrain_months,
+            progress=program.LOG.info,
+        )
+        shown = show_rolling
+    else:
+        found, shown = backtest(settings, as_of.date(), horizon), show_backtest
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    show_backtest(found)
+    shown(found)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ ORDER = (
     ("learn",),
     ("criteria",),
     ("grades", "outlook"),
-    ("month_facts",),
+    ("month_facts", "what_if"),
     ("points",),
     ("explain",),
     ("plots", "pyfunc"),
@@ -42,7 +42,8 @@ ORDER = (
     ("evidence", "champions"),
     ("audits", "published"),
     ("publish",),
-    ("truth",),
+    ("truth", "stability"),
+    ("rolling",),
     ("program", "console"),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -239,10 +239,17 @@ def test_the_pyramid_fits_the_terminal_with_its_headings_whole(shown: Any, width
     assert all(cell_len(line) <= width for line in lines[:-2])
     assert not any("…" in line for line in lines[:-2])
     [heading] = [line for line in lines if "customers" in line and "revenue" in line]
-    assert re.fullmatch(
-        r"tier +customers +revenue +contribution +expected( +share of contribution)? *", heading
-    )
-    assert ("share of contribution" in heading) == (width >= console.WIDTH_WITH_BAR)
+    assert re.fullmatch(r"tier +customers +revenue +contribution +expected *", heading)
+
+
+def test_the_pyramid_of_customers_stands_beside_the_pyramid_of_profit(shown: Any) -> None:
+    lines = shown(100)
+    start = next(i for i, line in enumerate(lines) if re.fullmatch(r" +customers +contribution *", line))
+    [small] = [line for line in lines[start : start + 4] if " small " in line]
+    customers, profit = small.split(" small ")
+    assert re.search(r"█+ +\d+%", customers)
+    assert re.search(r"−?\d+%", profit)
+    assert any(line.startswith("Do tiers make sense here? ") for line in lines)
 
 
 @pytest.mark.parametrize("width", [80, 120])

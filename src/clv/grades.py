@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
+NO_MONTHS = pd.DataFrame({"customer_id": [], "month": [], "policy_tier": [], "tier_rule": []})
+
+
 @dataclass(frozen=True)
 class Graded:
     """Customers or prospects with their grade.
@@ -138,9 +141,9 @@ def grade_customers(
     """Every customer with history: composite over what was measured, tier among the active ones.
 
     `previous`: the grades of the month before (empty for the first); with `policy_reset` its tiers do not bind.
-    `overrides`: see `overrides_valid`. `earlier`: customer_id and policy_tier of the months that a move must be
-    confirmed by (see tiers.hold_unconfirmed). Lapsed customers are `inactive`, whatever was decided about them.
-    Raises ModelError where the scales were learned by another method than the one configured.
+    `overrides`: see `overrides_valid`. `earlier`: customer_id, month (1 = the month before), policy_tier and tier_rule
+    of the months on which gates and confirmation look back. Lapsed customers are `inactive`, whatever was decided
+    about them. Raises ModelError where the scales were learned by another method than the one configured.
     """
     settings = config.tiers
     if grading.method != config.composite.scale:
@@ -157,12 +160,14 @@ def grade_customers(
         grading.baselines,
         config.composite.minimum_coverage_ratio,
     )
-    before = _previous(previous, "history")
+    before = _text(customers["customer_id"].map(_previous(previous, "history")))
+    months = NO_MONTHS if earlier is None else earlier
+    gate = tiers.gates(customers, config.gates)
     frame = customers.assign(
         **{name: composed[name] for name in _COMPOSED},
-        gate=tiers.gates(customers, config.gates),
+        gate=tiers.hold_shut(gate, customers["customer_id"], before, months, config.gates.clear_runs),
         tie_break=_tie_break(customers),
-        previous_tier=_text(customers["customer_id"].map(before)),
+        previous_tier=before,
         override_tier=_overridden(customers, overrides, settings.names),
         value_source="history",
     )
@@ -173,10 +178,7 @@ def grade_customers(
     graded = frame.loc[active]
     cut = policies.cut_of(graded, settings)
     assigned = tiers.assign(graded, cut, settings.key, settings.band_ratio, policy_reset=policy_reset)
-    no_months = pd.DataFrame({"customer_id": [], "policy_tier": []}, dtype="str")
-    assigned = tiers.hold_unconfirmed(
-        assigned, cut.names, no_months if earlier is None else earlier, settings.confirmation_runs
-    )
+    assigned = tiers.hold_unconfirmed(assigned, cut.names, months, settings.confirmation_runs)
     assigned["quadrant"] = quadrants.quadrants(assigned, config.quadrants)
     shown = scores.loc[active, measured.switched_on]
     assigned["firmness_ratio"] = _firmness(
@@ -374,7 +376,7 @@ def _firmness(
     key: Sequence[str],
     config: Config,
 ) -> Floats:
-    """`firmness_ratio` of those in tiers: 1 where a person decided, NaN where the cut is of a figure that has no score."""
+    """`firmness_ratio` of those in tiers: 1 where a person decided, NaN where the cut is of a figure without score."""
     if cut.sizes is not None:
         edges = rank_edges(cut.sizes, config.tiers.band_ratio)
     else:

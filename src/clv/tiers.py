@@ -22,7 +22,7 @@ from clv.errors import ConfigError, TableError
 from clv.policies import Cut, counts, ranking
 from clv.settings.grading import GateSettings
 
-__all__ = ["assign", "counts", "gates", "hold_unconfirmed", "tier_change"]
+__all__ = ["assign", "counts", "gates", "hold_shut", "hold_unconfirmed", "tier_change"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -56,6 +56,27 @@ def gates(frame: pd.DataFrame, settings: GateSettings) -> pd.Series:
         open_so_far = np.array([value is None for value in reason], dtype=bool)
         reason[is_shut.to_numpy(dtype=bool, na_value=False) & open_so_far] = name
     return pd.Series(reason, index=frame.index, dtype="str")
+
+
+UNTIL_CLEAR = "_until_clear"  # behind the name of a gate that is shut for what was
+
+
+def hold_shut(
+    gate: pd.Series, customer_id: pd.Series, previous_tier: pd.Series, earlier: pd.DataFrame, runs: int
+) -> pd.Series:
+    """`gate` with gates that have not been clear for `runs` months in a row yet, this one included.
+
+    `earlier`: customer_id, month (1 = the month before, 2 before that, …) and tier_rule. Whose rule was
+    `gate:<reason>` in one of the runs - 1 months before has `<reason>_until_clear` where nothing else shuts; an
+    arrear that comes and goes would otherwise move its customer to and fro. New and returning customers start clear.
+    """
+    rule = earlier["tier_rule"].astype("str")
+    shut = rule.str.startswith("gate:") & ~rule.str.endswith(UNTIL_CLEAR) & (earlier["month"] < runs)
+    last = (
+        earlier[shut.to_numpy(dtype=bool, na_value=False)].sort_values("month").drop_duplicates("customer_id")
+    )
+    reasons = last.set_index("customer_id")["tier_rule"].astype("str").str.removeprefix("gate:") + UNTIL_CLEAR
+    return gate.where(gate.notna() | previous_tier.isna(), customer_id.map(reasons)).astype("str")
 
 
 def assign(
@@ -137,13 +158,14 @@ def hold_unconfirmed(
 ) -> pd.DataFrame:
     """`assigned` with moves taken back that fewer than `runs` months in a row, this one included, have asked for.
 
-    `earlier`: customer_id and policy_tier of the runs - 1 months before, one row per customer and month. A move is
-    confirmed where each of those months' policy tiers lies beyond the tier held, in the same direction. Decisions,
-    gates, new and returning customers and a new policy take effect at once. Sizes are then whatever comes out; who
-    waits has the rule `unconfirmed`, and no edge.
+    `earlier`: customer_id, month (1 = the month before) and policy_tier, one row per customer and month. A move is
+    confirmed where the policy tier of each of the runs - 1 months before lies beyond the tier held, in the same
+    direction. Decisions, gates, new and returning customers and a new policy take effect at once. Sizes are then
+    whatever comes out; who waits has the rule `unconfirmed`, and no edge.
     """
     if runs <= 1:
         return assigned
+    earlier = earlier[earlier["month"] < runs]
     held, now = _codes(assigned["previous_tier"], names), _codes(assigned["tier"], names)
     asked = pd.DataFrame({"code": _codes(earlier["policy_tier"], names)}).groupby(
         earlier["customer_id"].to_numpy()

@@ -197,13 +197,17 @@ class TierSettings(Section):
 
 
 class GateSettings(Section):
-    """What keeps a customer below key whatever its score; null, or false, switches a gate off."""
+    """What keeps a customer below key whatever its score; null, or false, switches a gate off.
+
+    A gate that shut opens after `clear_runs` months in a row without its reason.
+    """
 
     negative_contribution: bool = True
     late_payment_probability: Ratio | None = 0.5
     overdue_balance_ratio: Ratio | None = 0.3
     bad_debt_months: Count | None = 24
     blocked: bool = True
+    clear_runs: Count = 2
 
 
 class QuadrantSettings(Section):

@@ -122,9 +122,8 @@ def main(n: int, say: Callable[[str], None] = print) -> None:
     for name, seconds in times.items():
         say(f"{name:<40}{seconds:7.1f} s {seconds / floor:7.0f} × one sort")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    say(
-        f"{n:,} customers: {sum(times.values()) - floor:.1f} s, peak {peak / 2**20:.1f} GB ({before / 2**20:.1f} before)"
-    )
+    total = sum(times.values()) - floor
+    say(f"{n:,} customers: {total:.1f} s, peak {peak / 2**20:.1f} GB ({before / 2**20:.1f} before)")
 
 
 if __name__ == "__main__":

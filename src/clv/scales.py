@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 KINDS = ("log", "asinh", "log1p", "payment", "record", "linear")
 MIDDLE = 50.0
 CLIP_Z = 6.0  # at ±3 the best 1.2 % of customers tie
+CURVE_CLIP_Z = 12.0  # percentiles on a logarithmic scale have a long tail: at 6 the best 0.1 % would tie
 # One z is at least a 5 % difference in value, or in the chance of being paid on time: where all customers are
 # nearly alike, what is left is noise and must not be blown up to a full scale.
 SD_FLOOR = 0.05
@@ -69,7 +70,7 @@ class Scale:
     `log` log(max(value, unit)); `asinh` asinh(value/unit); `log1p` log(1 + max(value, 0)/unit);
     `payment` log(max(1 - value, unit)) of a probability of being late; `record` log(max(value, unit)) of an
     on-time share; `linear` value/unit. `direction` -1: of -value, where less is better. With a `curve` L is its
-    height over that: −log(1 − percentile). `mean` and `sd` (population, floored at 0.05) are those of L over the
+    height over that: −log(1 − percentile), and 12 stands in the place of 6. `mean` and `sd` (population, floored at 0.05) are those of L over the
     training customers; sd 0 says that they could not be told apart: everybody measured scores 50. `reference` is
     the value of the reference customer.
     """
@@ -91,7 +92,8 @@ class Scale:
         height = _transformed(values * self.direction, self.kind, self.unit)
         if self.curve is not None:
             height = self.curve(height)
-        return np.clip(MIDDLE + MIDDLE * (height - self.mean) / self.sd / CLIP_Z, 0.0, 100.0)
+        clip_z = CLIP_Z if self.curve is None else CURVE_CLIP_Z
+        return np.clip(MIDDLE + MIDDLE * (height - self.mean) / self.sd / clip_z, 0.0, 100.0)
 
     @property
     def baseline(self) -> float:

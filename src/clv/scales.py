@@ -70,9 +70,9 @@ class Scale:
     `log` log(max(value, unit)); `asinh` asinh(value/unit); `log1p` log(1 + max(value, 0)/unit);
     `payment` log(max(1 - value, unit)) of a probability of being late; `record` log(max(value, unit)) of an
     on-time share; `linear` value/unit. `direction` -1: of -value, where less is better. With a `curve` L is its
-    height over that: −log(1 − percentile), and 12 stands in the place of 6. `mean` and `sd` (population, floored at 0.05) are those of L over the
-    training customers; sd 0 says that they could not be told apart: everybody measured scores 50. `reference` is
-    the value of the reference customer.
+    height over that: −log(1 − percentile), and 12 stands in the place of 6. `mean` and `sd` (population, floored at
+    0.05) are those of L over the training customers; sd 0 says that they could not be told apart: everybody measured
+    scores 50. `reference` is the value of the reference customer.
     """
 
     criterion: str

@@ -21,6 +21,7 @@ REFUSED_SCALES = {
     "the value instead of 0.72",
 }
 ECONOMIC = "economic_value"
+DEFAULT_WEIGHTS = {"lifetime_value": 0.5, "payment": 0.3, "contribution": 0.2, "order_amount": 0.0}
 INACTIVE = "inactive"
 # What thresholds and shares of value can be of, beside declared attributes of type number.
 MEASURES = ("composite_score", "clv", "contribution_margin", "order_amount", "revenue")
@@ -63,12 +64,7 @@ class CompositeSettings(Section):
 
     method: Literal["weighted", "economic"] = "weighted"
     scale: Literal["log_z", "log_percentile"] = "log_z"
-    weights: dict[str, NotNegative] = {
-        "lifetime_value": 0.5,
-        "payment": 0.3,
-        "contribution": 0.2,
-        "order_amount": 0.0,
-    }
+    weights: dict[str, NotNegative] = DEFAULT_WEIGHTS
     pairwise: dict[str, dict[str, Annotated[Positive, BeforeValidator(_ratio)]]] = {}
     minimum_coverage_ratio: Ratio = 0.6
     default_given_late_ratio: Ratio = 0.05
@@ -84,7 +80,7 @@ class CompositeSettings(Section):
 
     @model_validator(mode="after")
     def _weights_make_sense(self) -> Self:
-        given = "weights" in self.model_fields_set
+        given = self.weights != DEFAULT_WEIGHTS  # a resolved configuration has every field set
         if self.pairwise and given:
             raise ValueError("give weights or pairwise, not both")
         if self.method == "economic" and (given or self.pairwise):
@@ -172,12 +168,12 @@ class TierSettings(Section):
             if INACTIVE in shares:
                 raise ValueError(f"{field}: 'inactive' is kept for lapsed customers; choose another name")
         for policy, fields in {
-            "counts": ("counts",), "thresholds": ("thresholds", "group_thresholds", "group_measure"),
+            "counts": ("counts",), "thresholds": ("thresholds", "group_thresholds"),
         }.items():  # fmt: skip
             if policy == self.policy and not getattr(self, policy):
                 raise ValueError(f"{policy}: the policy {policy} needs at least one, such as {{gold: 100}}")
             for field in fields:
-                if policy != self.policy and field in self.model_fields_set:
+                if policy != self.policy and getattr(self, field):
                     raise ValueError(f"{field}: belongs to the policy {policy}, the policy is {self.policy}")
         if len(set(self.names)) != len(self.names) or INACTIVE in self.names:
             raise ValueError(f"tiers: expected distinct names, none of them 'inactive', found {self.names}")

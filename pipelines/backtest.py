@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -132,12 +133,20 @@ def main(
     ] = 1,
     step_months: Annotated[int, typer.Option(min=1, help="Calendar months from one date to the next.")] = 1,
     mlflow: Annotated[bool, typer.Option(help="Leave the report and its pictures in MLflow.")] = True,
+    tiers: Annotated[
+        bool,
+        typer.Option("--tiers", help="Grade --months months in a row: stability and worth of the tiers."),
+    ] = False,
+    months: Annotated[int, typer.Option(min=1, help="With --tiers: months after --as-of.")] = 12,
+    retrain_months: Annotated[
+        int, typer.Option(min=1, help="With --tiers: learn again after so many months.")
+    ] = 12,
     set_: Overrides = None,
     log_format: LogFormat = "text",
 ) -> None:
     """Judge the models on a past date, or on several, beside simpler forecasts of the same rows."""
     from clv.config import load
-    from clv.console import show_backtest
+    from clv.console import show_backtest, show_rolling
     from clv.period import Horizon
 
     program.start_logging(log_format)
@@ -145,6 +154,21 @@ def main(
     horizon = (
         Horizon(days=horizon_days) if horizon_days else Horizon(months=settings.lifetime_value.horizon_months)
     )
+    if tiers:
+        from clv import rolling
+
+        graded = rolling.backtest_tiers(
+            settings,
+            as_of.date(),
+            horizon,
+            months=months,
+            retrain_months=retrain_months,
+            progress=program.LOG.info,
+        )
+        if report is not None:
+            _write(report, json.dumps(graded, indent=2, ensure_ascii=False) + "\n")
+        show_rolling(graded)
+        return
     found, judged = judge(settings, as_of.date(), horizon)
     if origins > 1:
         found = roll(settings, found, horizon, origins=origins, step_months=step_months)

@@ -23,6 +23,7 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
         explain,
         grades,
         ingest,
+        month_facts,
         outlook,
         points,
         publish,
@@ -47,7 +48,7 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
             overrides = grades.overrides_valid(db, as_of)
 
         with step("grading customers and prospects"):
-            reset = grades.policy_resets(month.previous_policies, config)
+            reset = month_facts.policy_resets(month.previous_policies, config)
             customers = grades.grade_customers(
                 measured,
                 champion.grading,
@@ -55,6 +56,7 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 month.previous,
                 overrides,
                 policy_reset=reset["tier_policy"],
+                earlier=month.earlier,
             )
             prospects = grades.grade_prospects(
                 measured,
@@ -67,7 +69,7 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
             )
 
         with step("explaining every grade"):
-            of_customers = points.of_customers(measured, champion.models, champion.grading)
+            of_customers = points.of_customers(measured, champion.models, champion.grading, config.standards)
             of_prospects = points.of_prospects(measured, champion.models, champion.grading, config)
             reasons = [
                 explain.reasons(customers, of_customers, config),
@@ -83,12 +85,14 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 "reasons": reasons,
                 "tier_summary": [grades.tier_summary(g) for g in (customers, prospects)],
                 "month_facts": [
-                    grades.month_facts(
+                    month_facts.month_facts(
                         customers,
                         measured,
                         unassigned(db, as_of),
                         champion.models.lifetime_value,
                         config,
+                        previous=month.previous,
+                        overrides=overrides,
                     )
                 ],
                 "value_outlook": [outlook.value_outlook(measured, champion.models, config)],

@@ -49,7 +49,9 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
         chosen = champions.choose(store, as_of, learned, attributes=config.known_at_first_contact)
         with step("learning the scales of the grades"):
             measured = criteria.measure(db, as_of, config, pricing, chosen.models)
-            grading = grades.fit_grading(measured, as_of)
+            grading = grades.fit_grading(measured, as_of, config.composite.scale)
+        with step("learning how scores move from month to month"):
+            grading = grades.learn_changes(db, as_of, config, pricing, chosen.models, grading)
             receivables = portfolio(db, as_of, config.payment)
 
         with step("logging and registering in MLflow"):

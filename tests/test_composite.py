@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clv import composite
-from clv.composite import Grading, Scale
+from clv import composite, scales
+from clv.composite import Grading
 from clv.errors import ModelError
+from clv.scales import Scale
 
 TABLE = settings(derandomize=True, deadline=None, max_examples=100, database=None)
 TRAINED = date(2026, 1, 1)
@@ -119,7 +120,7 @@ def test_what_tells_nobody_apart_scores_50_for_everybody(values: list[float]) ->
 
 def test_tiny_differences_are_not_blown_up() -> None:
     scale = _one("payment", [0.010, 0.011, 0.012])
-    assert scale.sd == composite.SD_FLOOR
+    assert scale.sd == scales.SD_FLOOR
     assert np.ptp(scale.score([0.010, 0.012])) < 0.5
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clv import grades, tiers
+from clv import grades, month_facts, tiers
 from clv.config import Config
 from clv.criteria import CUSTOMER_CRITERIA, Measured
 from clv.grades import Graded
@@ -65,6 +65,8 @@ def measured_of(
             "order_amount": worth * 5,
             "revenue": worth * 5,
             "late_payment_probability": 0.1,
+            "on_time_share_ratio": 0.9,
+            "probability_active": 0.9,
             "overdue_balance_ratio": 0.0,
             "segment": "all",
         }
@@ -73,6 +75,7 @@ def measured_of(
         {
             "lifetime_value": customers["clv"],
             "payment": customers["late_payment_probability"],
+            "payment_record": customers["on_time_share_ratio"],
             "contribution": customers["contribution_margin"],
             "order_amount": customers["order_amount"],
         }
@@ -82,6 +85,7 @@ def measured_of(
     people["judgement"] = judgement
     people["prospect_value"] = np.linspace(500, 5, prospects) if model else np.nan
     kinds = {"lifetime_value": "log", "payment": "payment", "contribution": "asinh", "order_amount": "log1p"}
+    kinds["payment_record"] = "record"
     return Measured(
         customers=customers,
         values=values,
@@ -160,7 +164,7 @@ def test_nobody_active_leaves_everybody_inactive() -> None:
     summary = grades.tier_summary(graded).set_index("tier")
     assert summary.loc["inactive", "customers"] == 30
     assert summary.loc["important", "customers"] == 0
-    facts = grades.month_facts(graded, measured, NO_LINES, LEVEL, config_of()).set_index("name")["value"]
+    facts = month_facts.month_facts(graded, measured, NO_LINES, LEVEL, config_of()).set_index("name")["value"]
     assert (facts["active_customers"], facts["inactive_customers"]) == (0, 30)
 
 
@@ -202,13 +206,16 @@ def test_a_prospect_that_ordered_has_no_previous_tier() -> None:
 
 def test_a_changed_policy_resets_the_band_of_its_own_pyramid_only() -> None:
     config = config_of()
-    policies = grades.policies_of(config)
-    assert grades.policy_resets({}, config) == {"tier_policy": False, "prospect_tier_policy": False}
-    assert grades.policy_resets(policies, config) == {"tier_policy": False, "prospect_tier_policy": False}
+    policies = month_facts.policies_of(config)
+    assert month_facts.policy_resets({}, config) == {"tier_policy": False, "prospect_tier_policy": False}
+    assert month_facts.policy_resets(policies, config) == {
+        "tier_policy": False,
+        "prospect_tier_policy": False,
+    }
     other = config_of(tiers={"prospect_shares_ratio": {"a": 0.5, "b": 0.5}, "prospect_key": ["a"]})
-    assert grades.policy_resets(policies, other) == {"tier_policy": False, "prospect_tier_policy": True}
+    assert month_facts.policy_resets(policies, other) == {"tier_policy": False, "prospect_tier_policy": True}
     band = config_of(tiers={"band_ratio": 0.1})
-    assert not any(grades.policy_resets(policies, band).values())
+    assert not any(month_facts.policy_resets(policies, band).values())
     graded = customers_of(measured_of(100), policy_reset=True)
     assert set(graded.frame["tier_rule"]) == {"policy_reset"}
 
@@ -236,12 +243,13 @@ def test_overrides_count_from_the_day_decided_through_their_last_day(engine: Eng
     engine.run("CREATE SCHEMA past")
     engine.run("""
         CREATE TABLE past.overrides AS SELECT * FROM (VALUES
-            ('a', 'main', 'x', DATE '2025-01-01', DATE '2026-01-01'),
-            ('a', 'small', 'x', DATE '2025-06-01', DATE '2026-06-01'),
-            ('b', 'main', 'x', DATE '2025-01-01', DATE '2025-12-31')
-        ) AS t(customer_id, tier, decided_by, decided_date, valid_until)""")
+            ('a', 'main', 'x', DATE '2025-01-01', DATE '2026-01-01', 'frame contract'),
+            ('a', 'small', 'x', DATE '2025-06-01', DATE '2026-06-01', 'contract ended'),
+            ('b', 'main', 'x', DATE '2025-01-01', DATE '2025-12-31', 'reference')
+        ) AS t(customer_id, tier, decided_by, decided_date, valid_until, reason)""")
     found = grades.overrides_valid(engine, AS_OF)
-    assert found.to_numpy().tolist() == [["a", "small"], ["a", "main"]]
+    assert found[["customer_id", "tier"]].to_numpy().tolist() == [["a", "small"], ["a", "main"]]
+    assert found["reason"].tolist() == ["contract ended", "frame contract"]
 
 
 # Prospects
@@ -365,7 +373,7 @@ def test_a_summary_without_contribution_leaves_it_null_and_an_empty_tier_holds_n
 def test_month_facts_name_what_weights_really_decide() -> None:
     measured = measured_of(60, prospects=25)
     unassigned = pd.DataFrame({"rule": ["unknown_customer"], "lines": [2], "net_amount": [120.5]})
-    rows = grades.month_facts(customers_of(measured), measured, unassigned, LEVEL, config_of())
+    rows = month_facts.month_facts(customers_of(measured), measured, unassigned, LEVEL, config_of())
     facts = rows.set_index("name")["value"]
     assert facts["prospects"] == 25
     assert facts["revenue_unassigned"] == 120.5

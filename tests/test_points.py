@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from clv import composite
-from clv.composite import Grading, Scale
+from clv.composite import Grading
 from clv.config import Config, load
 from clv.criteria import PROSPECT_BASELINE
 from clv.features import FEATURES
@@ -38,6 +38,7 @@ from clv.points import (
     rule_points,
     secants,
 )
+from clv.scales import Scale
 
 Floats = NDArray[np.float64]
 ValueModels = dict[str, tuple[LifetimeValue, pd.DataFrame]]

@@ -262,6 +262,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "position": [1, 2, 3, 4],
             "is_key": [True, False, False, False],
             "customers": [1, 1, 1, 0],
+            "share_of_customers_ratio": [0.1, 0.4, 0.5, np.nan],
             "revenue": [9_999_999.0, 10.0, 20.0, 0.0],
             "share_of_revenue_ratio": [0.9, 0.04, 0.06, np.nan],
             "contribution_margin": [1_999_999.0, -10.0, 20.0, 0.0],
@@ -271,6 +272,13 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         }
     )
     tables = {"grades": [grades], "criteria": [criteria], "reasons": [reasons], "tier_summary": [summary]}
+    tests = ("tiering_number_of_customers", "tiering_repeat_business", "tiering_concentration")
+    facts = dict.fromkeys(tests, "no: [b]whatever[/b]") | {
+        "tiering_tests_passed": "of 3: tiers say little here"
+    }
+    tables["month_facts"] = [
+        pd.DataFrame({"name": list(facts), "value": 1.0, "detail": list(facts.values())})
+    ]
     with publish.month(config, AS_OF) as month:
         why = {"off": {"payment": "no invoices [are] mapped"}}
         publish.publish(config, month, tables, expected_counts={}, mlflow_run_id=None, why=why)
@@ -292,10 +300,18 @@ def test_the_pyramid_fits_the_terminal_with_its_headings_whole(shown: Any, width
     assert all(cell_len(line) <= width for line in lines[:-2])
     assert not any("…" in line for line in lines[:-2])
     [heading] = [line for line in lines if "customers" in line and "revenue" in line]
-    assert re.fullmatch(
-        r"tier +customers +revenue +contribution +expected( +share of contribution)? *", heading
-    )
-    assert ("share of contribution" in heading) == (width >= console.WIDTH_WITH_BAR)
+    assert re.fullmatch(r"tier +customers +revenue +contribution +expected *", heading)
+
+
+def test_the_pyramid_of_customers_stands_beside_the_pyramid_of_profit(shown: Any) -> None:
+    lines = shown(100)
+    start = next(i for i, line in enumerate(lines) if re.fullmatch(r" +customers +contribution *", line))
+    [small] = [line for line in lines[start : start + 6] if " small " in line]
+    customers, profit = small.split(" small ")
+    assert re.search(r"█+ +\d+%", customers)
+    assert re.search(r"−?\d+%", profit)
+    assert "Do tiers make sense here? 1 of 3: tiers say little here" in lines
+    assert "  1: no: [b]whatever[/b]" in lines
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from clv import tiers
+from clv import policies, tiers
 from clv.config import GateSettings
 from clv.errors import ConfigError, TableError
 
@@ -46,7 +46,7 @@ def _frame(scores: Sequence[float], **columns: Sequence[object]) -> pd.DataFrame
 
 
 def _assign(frame: pd.DataFrame, band: float = BAND, **options: bool) -> pd.DataFrame:
-    return tiers.assign(frame, SHARES, KEY, band, **options)
+    return tiers.assign(frame, policies.pyramid(len(frame), SHARES, band), KEY, band, **options)
 
 
 def _sizes(result: pd.DataFrame) -> list[int]:
@@ -396,7 +396,7 @@ def test_repeated_customers_unknown_overrides_and_unknown_keys_are_refused() -> 
     with pytest.raises(TableError, match="among important, main, ordinary, small, found 1 others"):
         _assign(_frame([1.0, 2.0], override_tier=["gold", None]))
     with pytest.raises(ConfigError, match="found gold"):
-        tiers.assign(_frame([1.0]), SHARES, ["gold"], BAND)
+        tiers.assign(_frame([1.0]), policies.pyramid(1, SHARES, BAND), ["gold"], BAND)
 
 
 def test_tier_change_reads_the_policy_from_the_top() -> None:
@@ -419,5 +419,8 @@ def test_gates_name_the_first_reason_and_missing_measures_shut_none() -> None:
     reason = tiers.gates(frame, GateSettings())
     expected = ["negative_contribution", "late_payment", "arrears", None, None, "negative_contribution"]
     assert [r if isinstance(r, str) else None for r in reason] == expected
-    off = GateSettings(negative_contribution=False, late_payment_probability=None, overdue_balance_ratio=None)
+    off = GateSettings(
+        negative_contribution=False, late_payment_probability=None, overdue_balance_ratio=None, blocked=False,
+        bad_debt_months=None,
+    )  # fmt: skip
     assert tiers.gates(frame, off).isna().all()

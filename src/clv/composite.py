@@ -1,8 +1,7 @@
 """Criteria -> scores from 0 to 100 on one learned scale -> their weighted composite.
 
 `fit` learns one `Scale` per criterion over the customers graded at the training date; the `Grading` that holds
-them travels with the models, so a customer scores the same alone as among a million. Scores are standardised
-magnitudes, not percentiles: averaged percentiles lose exactly the distances that decide who is in the top 1 %.
+them travels with the models, so a customer scores the same alone as among a million.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from itertools import combinations
 
@@ -19,59 +18,27 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from clv.errors import ModelError
+from clv.firmness import Changes, read_changes
+from clv.scales import MIDDLE, Scale, fit_scale, read_scale
 
 Floats = NDArray[np.float64]
-
-KINDS = ("log", "asinh", "log1p", "payment", "record")
-MIDDLE = 50.0
-CLIP_Z = 6.0  # at ±3 the best 1.2 % of customers tie
-# One z is at least a 5 % difference in value, or in the chance of being paid on time: where all customers are
-# nearly alike, what is left is noise and must not be blown up to a full scale.
-SD_FLOOR = 0.05
-CHANCE_FLOOR = 0.05  # of paying on time: below it a customer is simply a bad payer
 
 _FILE = "grading.json"
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Scale of one criterion: `score = clip(50 + 50·z/6, 0, 100)`, `z = (L(value) - mean)/sd`.
-
-    L by `kind`, always rising in the better direction:
-    `log` log(max(value, unit)); `asinh` asinh(value/unit); `log1p` log(1 + max(value, 0)/unit);
-    `payment` log(max(1 - value, unit)) of a probability of being late; `record` log(max(value, unit)) of an
-    on-time share. `mean` and `sd` (population, floored at 0.05) are those of L over the training customers; sd 0
-    says that they could not be told apart: everybody measured scores 50. `reference` is the value of the
-    reference customer.
-    """
-
-    criterion: str
-    kind: str
-    unit: float
-    mean: float
-    sd: float
-    reference: float
-
-    def score(self, value: ArrayLike) -> Floats:
-        """0-100 for each value, 50 for the training mean; missing stays missing."""
-        values = np.asarray(value, dtype=np.float64)
-        if self.sd == 0:
-            return np.where(np.isnan(values), math.nan, MIDDLE)
-        z = (_transformed(values, self.kind, self.unit) - self.mean) / self.sd
-        return np.clip(MIDDLE + MIDDLE * z / CLIP_Z, 0.0, 100.0)
-
-    @property
-    def baseline(self) -> float:
-        """Score of the reference customer."""
-        return float(self.score(self.reference))
-
-
-@dataclass(frozen=True)
 class Grading:
-    """What grading learned at `trained_as_of`: one scale per criterion."""
+    """What grading learned at `trained_as_of`: one scale per criterion, all made by the same `method`.
+
+    `changes`: how each score usually moves in a month, empty where no earlier months could be measured.
+    `reference_costs`: what the reference customer costs in the economic composite, by the name of the cost.
+    """
 
     scales: Mapping[str, Scale]
     trained_as_of: date
+    method: str = "log_z"
+    changes: Mapping[str, Changes] = field(default_factory=dict)
+    reference_costs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def baselines(self) -> dict[str, float]:
@@ -96,7 +63,10 @@ class Grading:
         """The grading as text: file name -> JSON. Numbers come back exactly."""
         content = {
             "trained_as_of": self.trained_as_of.isoformat(),
+            "method": self.method,
             "scales": [asdict(scale) for scale in self.scales.values()],
+            "changes": {name: asdict(changes) for name, changes in self.changes.items()},
+            "reference_costs": dict(self.reference_costs),
         }
         return {_FILE: json.dumps(content, indent=2, allow_nan=False) + "\n"}
 
@@ -105,14 +75,17 @@ class Grading:
         """The grading written by `to_files`. Raises ModelError where the text is not one."""
         try:
             content = json.loads(files[_FILE])
-            scales = [_read_scale(entry) for entry in content["scales"]]
+            scales = [read_scale(entry) for entry in content["scales"]]
+            changes = {name: read_changes(entry) for name, entry in content["changes"].items()}
+            costs = {name: float(cost) for name, cost in content["reference_costs"].items()}
+            method = str(content["method"])
             trained_as_of = date.fromisoformat(content["trained_as_of"])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"expected the scales of a grading in {_FILE}, found something else "
                 f"({type(error).__name__}: {error}). Train again."
             ) from error
-        return cls({scale.criterion: scale for scale in scales}, trained_as_of)
+        return cls({scale.criterion: scale for scale in scales}, trained_as_of, method, changes, costs)
 
 
 def fit(
@@ -121,22 +94,32 @@ def fit(
     references: Mapping[str, float],
     *,
     trained_as_of: date,
+    method: str = "log_z",
+    directions: Mapping[str, int] | None = None,
 ) -> Grading:
     """Scales of the criteria in `kinds`, learned from `values`: criterion -> one value per customer graded.
 
     A frame with one column per criterion will do; columns may differ in length (prospects). NaN = not measured.
     Kind `log` turns to `asinh` as soon as a value is negative. `references` holds the reference customer's
     values; where it has none the median of the measured ones stands in. A criterion with nothing measured, or a
-    single distinct value, scores 50 for everybody. Raises ModelError for infinite values or unknown kinds.
+    single distinct value, scores 50 for everybody. `method`: `log_z`, or `log_percentile` for −log(1 − percentile);
+    `directions`: -1 for a criterion of which less is better. Raises ModelError for infinite values or unknown kinds.
 
     Units: `log` the 1st percentile of positive values; `asinh` the median absolute value and `log1p` the median
     (negative counts as 0), of those other than 0 where that is 0.
     """
     scales = {
-        name: _fit_scale(name, kind, _floats(values[name]), references.get(name, math.nan))
+        name: fit_scale(
+            name,
+            kind,
+            _floats(values[name]),
+            references.get(name, math.nan),
+            method=method,
+            direction=(directions or {}).get(name, 1),
+        )
         for name, kind in kinds.items()
     }
-    return Grading(scales, trained_as_of)
+    return Grading(scales, trained_as_of, method)
 
 
 def compose(
@@ -220,61 +203,6 @@ def correlated_pairs(scores: pd.DataFrame, threshold: float = 0.8) -> list[tuple
         if correlation > threshold:
             pairs.append((one, other, correlation))
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
-
-
-def _transformed(values: Floats, kind: str, unit: float) -> Floats:
-    if kind in ("log", "record"):
-        return np.log(np.maximum(values, unit))
-    if kind == "payment":
-        return np.log(np.maximum(1 - values, unit))
-    if kind == "log1p":
-        return np.log1p(np.maximum(values, 0) / unit)
-    return np.arcsinh(values / unit)
-
-
-def _fit_scale(criterion: str, kind: str, values: Floats, reference: float) -> Scale:
-    if kind not in KINDS:
-        raise ModelError(f"expected a kind among {', '.join(KINDS)} for {criterion}, found {kind!r}.")
-    # Sorted: sums of floats depend on the order of the rows.
-    measured = np.sort(values[~np.isnan(values)])
-    if np.isinf(measured).any():
-        raise ModelError(
-            f"expected finite values of {criterion}, found {int(np.isinf(measured).sum())} infinite ones. "
-            "Mend the step that measures it."
-        )
-    if math.isnan(reference):
-        reference = float(np.median(measured)) if len(measured) else 0.0
-    if kind == "log" and len(measured) and measured[0] < 0:
-        kind = "asinh"
-    unit = _unit(kind, measured)
-    transformed = _transformed(measured, kind, unit)
-    if len(measured) == 0 or transformed.max() == transformed.min():
-        return Scale(criterion, kind, unit, 0.0, 0.0, reference)
-    sd = max(float(transformed.std()), SD_FLOOR)
-    return Scale(criterion, kind, unit, float(transformed.mean()), sd, reference)
-
-
-def _unit(kind: str, measured: Floats) -> float:
-    if kind in ("payment", "record"):
-        return CHANCE_FLOOR
-    positive = measured[measured > 0]
-    if kind == "log":
-        return float(np.percentile(positive, 1)) if len(positive) else 1.0
-    size = np.maximum(measured, 0) if kind == "log1p" else np.abs(measured)
-    if len(size) and (median := float(np.median(size))) > 0:
-        return median
-    other = size[size > 0]
-    return float(np.median(other)) if len(other) else 1.0
-
-
-def _read_scale(entry: Mapping[str, object]) -> Scale:
-    scale = Scale(**entry)  # type: ignore[arg-type]
-    numbers = [scale.unit, scale.mean, scale.sd, scale.reference]
-    if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
-        raise ValueError(f"expected finite numbers in the scale of {scale.criterion}")
-    if scale.kind not in KINDS or scale.unit <= 0 or scale.sd < 0 or not isinstance(scale.criterion, str):
-        raise ValueError(f"the scale of {scale.criterion} has an unknown kind, or a unit or sd out of range")
-    return scale
 
 
 def _covariance(a: Floats, b: Floats) -> float:

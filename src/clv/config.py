@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clv.errors import ConfigError
+from clv.settings.base import Count, Days, Name, NotNegative, Positive, Ratio, Section
+from clv.settings.grading import (
+    MEASURES,
+    CompositeSettings,
+    GateSettings,
+    QuadrantSettings,
+    SenseSettings,
+    Standard,
+    TierSettings,
+    known_criteria,
+)
 from clv.tables import CORE, CRITERIA
-
-Ratio = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Days = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 # Characteristics of people that must not decide how they are served.
 PROTECTED = re.compile(
     r"age|birth|birthday|birthdate|sex|gender|nationality|ethnic\w*|religio\w*|health|disab\w+|marital|married"
 )
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Source(Section):
@@ -152,59 +152,6 @@ class ProspectSettings(Section):
     minimum_conversions: Count = 20
 
 
-class CompositeSettings(Section):
-    weights: dict[str, NotNegative] = {
-        "lifetime_value": 0.5,
-        "payment": 0.3,
-        "contribution": 0.2,
-        "order_amount": 0.0,
-    }
-    minimum_coverage_ratio: Ratio = 0.6
-
-    @model_validator(mode="after")
-    def _weights_make_sense(self) -> Self:
-        allowed = [name for name in CRITERIA if name != "prospect"]
-        for name in self.weights:
-            if name not in allowed:
-                raise ValueError(f"weights: unknown criterion {name!r}; known are {', '.join(allowed)}")
-        total = sum(self.weights.values())
-        if abs(total - 1) > 1e-9:
-            listed = ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items())
-            raise ValueError(f"weights sum to {total:.2f}, expected 1.00 ({listed})")
-        return self
-
-
-class TierSettings(Section):
-    policy: Literal["pyramid"] = "pyramid"
-    shares_ratio: dict[str, Ratio] = {"important": 0.01, "main": 0.19, "ordinary": 0.30, "small": 0.50}
-    prospect_shares_ratio: dict[str, Ratio] = {"hot": 0.01, "warm": 0.19, "cool": 0.30, "cold": 0.50}
-    key: list[str] = ["important", "main"]
-    prospect_key: list[str] = ["hot", "warm"]
-    band_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.20
-    active_months: Count = 24
-
-    @model_validator(mode="after")
-    def _shares_make_sense(self) -> Self:
-        for field, key in (("shares_ratio", "key"), ("prospect_shares_ratio", "prospect_key")):
-            shares: dict[str, float] = getattr(self, field)
-            if abs(sum(shares.values()) - 1) > 1e-9:
-                raise ValueError(f"{field} sum to {sum(shares.values()):.4f}, expected 1.00")
-            if "inactive" in shares:
-                raise ValueError(f"{field}: 'inactive' is kept for lapsed customers; choose another name")
-            marked: list[str] = getattr(self, key)
-            if marked != list(shares)[: len(marked)]:
-                raise ValueError(
-                    f"{key} must be the highest tiers, in order: {list(shares)[: len(marked)]}, not {marked}"
-                )
-        return self
-
-
-class GateSettings(Section):
-    negative_contribution: bool = True
-    late_payment_probability: Ratio | None = 0.5
-    overdue_balance_ratio: Ratio | None = 0.3
-
-
 class ExplainSettings(Section):
     reasons_for: Count = 3
     reasons_against: Count = 2
@@ -234,6 +181,7 @@ class Config(Section):
     sources: dict[str, Source]
     attributes: dict[Name, Attribute] = {}
     segment: list[str] = []
+    standards: dict[Name, Standard] = {}
     contract: ContractSettings = ContractSettings()
     engine: EngineSettings = EngineSettings()
     lifetime_value: LifetimeValueSettings = LifetimeValueSettings()
@@ -244,6 +192,8 @@ class Config(Section):
     composite: CompositeSettings = CompositeSettings()
     tiers: TierSettings = TierSettings()
     gates: GateSettings = GateSettings()
+    quadrants: QuadrantSettings = QuadrantSettings()
+    sense: SenseSettings = SenseSettings()
     explain: ExplainSettings = ExplainSettings()
     mlflow: MlflowSettings = MlflowSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
@@ -278,9 +228,37 @@ class Config(Section):
         for name in self.segment:
             if name not in self.attributes or self.attributes[name].type != "category":
                 raise ValueError(f"segment: {name!r} must be a declared attribute of type category")
+        self._grading_agrees()
         if self.warehouse_path.stem == "clv":
             raise ValueError("warehouse.path: a file named clv.duckdb cannot hold the schema clv; rename it")
         return self
+
+    def _grading_agrees(self) -> None:
+        """Own standards, weights and measures name what there is."""
+        for name, standard in self.standards.items():
+            if name in CRITERIA or name in self.attributes or name in MEASURES:
+                raise ValueError(f"standards.{name}: the name is taken; choose another")
+            declared = self.attributes.get(standard.attribute or "")
+            if standard.attribute is not None and (declared is None or declared.type != "number"):
+                raise ValueError(
+                    f"standards.{name}.attribute: {standard.attribute!r} must be a declared attribute of type number"
+                )
+        allowed = known_criteria(self.standards)
+        for name in self.composite.resolved if self.composite.method == "weighted" else ():
+            if name not in allowed:
+                raise ValueError(
+                    f"composite.weights: unknown criterion {name!r}; known are {', '.join(allowed)}"
+                )
+        numbers = [name for name, attribute in self.attributes.items() if attribute.type == "number"]
+        if self.tiers.measure not in (*MEASURES, *numbers):
+            raise ValueError(
+                f"tiers.measure: unknown measure {_with_nearest(self.tiers.measure, [*MEASURES, *numbers])}"
+            )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each criterion in the composite, together 1."""
+        return self.composite.resolved
 
     @property
     def warehouse_path(self) -> Path:
@@ -298,9 +276,9 @@ class Config(Section):
 
     @property
     def charges_late_money(self) -> bool:
-        """Whether contribution pays for late money; `auto`: only where payment has no weight of its own."""
+        """Whether contribution pays for late money; `auto`: only where the composite does not count payment."""
         if self.contribution.late_money == "auto":
-            return self.composite.weights.get("payment", 0) == 0
+            return not self.composite.counts_payment
         return self.contribution.late_money == "contribution"
 
     @property
@@ -376,12 +354,15 @@ def _sentences(error: ValidationError, path: str) -> list[str]:
     return sentences
 
 
+_MAPPINGS: dict[str, type[BaseModel]] = {"sources": Source, "attributes": Attribute, "standards": Standard}
+
+
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Field names of the section at `location`; sources and attributes are mappings of sections."""
+    """Field names of the section at `location`; some are mappings of sections."""
     model: type[BaseModel] = Config
     for part in location:
-        if part == "sources" or part == "attributes":
-            model = Source if part == "sources" else Attribute
+        if part in _MAPPINGS:
+            model = _MAPPINGS[str(part)]
             continue
         field = model.model_fields.get(str(part))
         if (

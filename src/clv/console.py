@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clv import publish
-from clv.grades import INACTIVE
+from clv.settings.grading import INACTIVE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from clv.publish import Receipt
 
 KEY_CUSTOMERS_SHOWN = 5
-BAR_WIDTH = 20
-WIDTH_WITH_BAR = 96  # columns from which the shares are drawn as well
+BAR_WIDTH = 24
 
 
 def _console() -> Console:
@@ -61,6 +60,9 @@ def show_month(config: Config, as_of: date) -> None:
             "SELECT why FROM clv.runs JOIN clv.published USING (run_id, as_of_date) WHERE as_of_date = ?",
             as_of,
         )
+        facts = read(
+            "SELECT name, value, detail FROM clv.month_facts WHERE as_of_date = ? ORDER BY name", as_of
+        )
         stale = read("SELECT as_of_date FROM clv.published WHERE is_stale ORDER BY as_of_date")
 
     console.print()
@@ -70,11 +72,15 @@ def show_month(config: Config, as_of: date) -> None:
             Text(f"  (12 months in {currency}; expected: value to come)", style="not bold dim")
         )
     )
-    console.print(_pyramid(summary[of_customers], console.width))
+    console.print(_pyramid(summary[of_customers]))
+    console.print()
+    console.print(_pyramids(summary[of_customers]))
+    for said in _verdict(facts):
+        console.print(said)
     prospects = summary[~of_customers & (summary["customers"] > 0)]
     if len(prospects):
         console.print(Text("\nProspects, a pyramid of their own", style="bold"))
-        console.print(_pyramid(prospects, console.width))
+        console.print(_pyramid(prospects))
     if len(keys):
         console.print(Text("\nKey customers, and why", style="bold"))
     for customer in keys.to_dict("records"):
@@ -82,7 +88,7 @@ def show_month(config: Config, as_of: date) -> None:
         console.print(
             Padding(_reasons(reasons[reasons["customer_id"] == customer["customer_id"]]), (0, 0, 0, 4))
         )
-    _show_moves(console, moves, [*config.tiers.shares_ratio, INACTIVE])
+    _show_moves(console, moves, [*config.tiers.names, INACTIVE])
     for line in _notes(runs):
         console.print(Text(line, style="yellow"))
     if len(stale):
@@ -127,40 +133,84 @@ def _names(values: Any) -> str:
     return ", ".join("'" + str(value).replace("'", "''") + "'" for value in values) or "NULL"
 
 
-def _pyramid(summary: pd.DataFrame, width: int) -> Table:
+def _pyramid(summary: pd.DataFrame) -> Table:
     """Tiers with what they hold and their shares, their sum below, lapsed customers outside it."""
     known = [name for name in _FIGURES if summary[name].notna().any()]
-    barred = "contribution_margin" if "contribution_margin" in known else "clv"
-    has_bar = barred in known and width >= WIDTH_WITH_BAR
     table = Table(box=None, pad_edge=False)
     table.add_column(Text("tier"), overflow="fold")
     table.add_column(Text("customers"), justify="right", no_wrap=True)
     for name in known:
         table.add_column(Text(_FIGURES[name][0]), justify="right", no_wrap=True)
         table.add_column(justify="right", no_wrap=True)
-    if has_bar:
-        table.add_column(Text(f"share of {_FIGURES[barred][0]}"), no_wrap=True)
 
-    def row(tier: str, cells: dict[str, Any], style: str, *, draw: bool = False) -> None:
+    def row(tier: str, cells: dict[str, Any], style: str) -> None:
         shown = [Text(tier), Text(f"{int(cells['customers']):,}")]
         for name in known:
             shown += [Text(_number(cells[name])), Text(_percent(cells[_FIGURES[name][1]]))]
-        if has_bar:
-            share = cells[_FIGURES[barred][1]] if draw else 0.0
-            shown.append(
-                Text("█" * round(max(share, 0.0) * BAR_WIDTH) if share == share else "", style="cyan")
-            )
         table.add_row(*shown, style=style)
 
     counted = summary[summary["tier"] != INACTIVE]
     for cells in counted.to_dict("records"):
-        row(cells["tier"], cells, "bold" if cells["is_key"] else "", draw=True)
+        row(cells["tier"], cells, "bold" if cells["is_key"] else "")
     total = counted[["customers", *known]].sum(min_count=1).to_dict()
     shares = {_FIGURES[name][1]: counted[_FIGURES[name][1]].sum(min_count=1) for name in known}
     row("together", total | shares, "italic")
     for cells in summary[summary["tier"] == INACTIVE].to_dict("records"):
         row(INACTIVE, cells, "dim")
     return table
+
+
+def _pyramids(summary: pd.DataFrame) -> Table:
+    """The pyramid of customers beside the pyramid of profit: each tier's share of both, mirrored.
+
+    Profit is contribution, else expected value, else revenue: the first that is known. A loss has no bar.
+    """
+    money = next(
+        (name for name in ("contribution_margin", "clv", "revenue") if summary[name].notna().any()), "clv"
+    )
+    heading, share = _FIGURES[money]
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column(Text("customers"), justify="right", no_wrap=True, min_width=BAR_WIDTH)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="center", overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(Text(heading), no_wrap=True, min_width=BAR_WIDTH)
+    for cells in summary[summary["tier"] != INACTIVE].to_dict("records"):
+        left, right = cells["share_of_customers_ratio"], cells[share]
+        table.add_row(
+            Text(_bar(left), style="blue"),
+            Text(_percent(left)),
+            Text(cells["tier"], style="bold" if cells["is_key"] else ""),
+            Text(_percent(right).replace("-", "−")),
+            Text(_bar(right), style="yellow"),
+        )
+    return table
+
+
+def _bar(share: float) -> str:
+    """A bar for a share between 0 and 1; at least a sliver where there is something."""
+    if not share > 0:
+        return ""
+    return "█" * round(min(share, 1.0) * BAR_WIDTH) or "▏"
+
+
+def _verdict(facts: pd.DataFrame) -> list[Text]:
+    """Whether tiers make sense this month, and who is large or small without being loyal."""
+    known = {row["name"]: row for row in facts.to_dict("records")}
+    if "tiering_tests_passed" not in known:
+        return []
+    passed = known["tiering_tests_passed"]
+    lines = [Text(f"\nDo tiers make sense here? {passed['value']:.0f} {passed['detail']}", style="bold")]
+    for name in ("tiering_number_of_customers", "tiering_repeat_business", "tiering_concentration"):
+        row = known[name]
+        figure = "–" if row["value"] != row["value"] else f"{row['value']:,.2f}".removesuffix(".00")
+        lines.append(Text(f"  {figure}: {row['detail']}"))
+    called = [known.get(f"quadrant_{kind}") for kind in ("large_disloyal", "small_disloyal")]
+    return lines + [
+        Text(f"  {row['value']:,.0f} {row['detail']}", style="yellow")
+        for row in called
+        if row and row["value"]
+    ]
 
 
 def _heading(customer: dict[str, Any], currency: str) -> Text:
@@ -280,6 +330,67 @@ def show_backtest(report: dict[str, Any]) -> None:
         _show_origins(console, report["origins"])
     for part, reason in report.get("why", {}).items():
         console.print(Text(f"{part.replace('_', ' ')}: {reason}", style="yellow"))
+
+
+def show_comparison(config: Config, both: pd.DataFrame, report: dict[str, Any]) -> None:
+    """Who would move under other settings: figures of what_if.report, and the key customers won and lost."""
+    console = _console()
+    agreement, kappa = report["agreement_ratio"] or 0.0, report["kappa"]
+    console.print(
+        f"{report['moved']:,} of {report['customers']:,} customers would be in another tier; agreement {agreement:.1%}"
+        + ("" if kappa is None else f", kappa {kappa:.2f}")
+    )
+    table = Table(box=None, pad_edge=False)
+    names = [name for name in ("contribution_margin", "clv", "order_amount") if name in report["key_money"]]
+    for heading in ("from", "to", "customers", *names):
+        table.add_column(
+            Text(heading.replace("_", " ")), justify="left" if heading in ("from", "to") else "right"
+        )
+    for move in report["moves"]:
+        cells = [f"{move['customers']:,.0f}", *(_number(move[name] or 0.0) for name in names)]
+        table.add_row(Text(move["from"]), Text(move["to"]), *cells)
+    console.print(table)
+    for name, money in report["key_money"].items():
+        console.print(
+            f"{name.replace('_', ' ')} of key customers: {_number(money['published'])} as published, "
+            f"{_number(money['then'])} then ({config.reporting_currency})"
+        )
+    for sign, chosen in (
+        ("+", ~both["was_key"] & both["is_key_then"]),
+        ("−", both["was_key"] & ~both["is_key_then"]),
+    ):
+        first = both[chosen.to_numpy(bool)].nlargest(KEY_CUSTOMERS_SHOWN, "order_amount")
+        for row in first.to_dict("records"):
+            console.print(
+                Text(
+                    f"  {sign} {row['customer_id']}: {row['tier']} → {row['tier_then']} ({row['rule_then']})"
+                )
+            )
+
+
+def show_rolling(report: dict[str, Any]) -> None:
+    """The figures of `backtest --tiers`."""
+    console = _console()
+    console.print(
+        f"{report['months']} months from {report['as_of']} through {report['through']}, {report['customers']:,.0f} "
+        f"customers in tiers, counts {'exact in every month' if report['counts_exact'] else 'NOT exact'}\n"
+    )
+    headings = {
+        "moves_ratio": "moves a month", "reversals_ratio": "undone", "key_held_ratio": "held by key",
+        "agreement_with_truth_ratio": "as without noise",
+    }  # fmt: skip
+    console.print(_figures("stability", report["stability"], headings))
+    if report["captured"]:
+        origins = f"realised value captured, mean of {report['origins_with_outcome']} origins"
+        console.print(_figures(origins, report["captured"], {"top_1": "top 1 %", "top_20": "top 20 %"}))
+        headings = {"customers": "customer months", "mean": "mean", "low": "low", "high": "high"}
+        title = (
+            f"realised value per customer by tier ({'monotone' if report['is_monotone'] else 'NOT monotone'})"
+        )
+        console.print(_figures(title, report["value_by_tier"], headings))
+    if report["firmness"]:
+        names = {name: name.replace("_", " ") for name in report["firmness"]}
+        console.print(_figures("firmness", {"configured": report["firmness"]}, names))
 
 
 def _show_origins(console: Console, origins: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from clv.customers import customer_frame
 from clv.errors import ModelError
@@ -17,16 +18,18 @@ from clv.models.lifetime_value import LifetimeValue
 from clv.models.payment_delay import PaymentDelay, customer_figures
 from clv.models.payment_record import PaymentRecord
 from clv.models.prospect_value import ProspectValue
-from clv.period import UNEQUAL_MONTHS_DAYS, Horizon
+from clv.period import DAYS_PER_YEAR, UNEQUAL_MONTHS_DAYS, Horizon
 from clv.prospects import judgements_valid, prospect_rows
+from clv.settings.grading import ECONOMIC
 
 if TYPE_CHECKING:
     from clv.config import Config
     from clv.contribution import Pricing
+    from clv.settings.grading import Standard
     from clv.warehouse import Engine
 
 PROSPECT_BASELINE = 50.0  # of prospects whom judgement alone grades: the middle of the scale
-CUSTOMER_CRITERIA = ("lifetime_value", "payment", "contribution", "order_amount")
+CUSTOMER_CRITERIA = ("lifetime_value", "payment", "payment_record", "contribution", "order_amount")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Measured:
     same rows, null where not measured; `prospects` and `prospect_values` likewise. `kinds` and `references` are
     what composite.fit needs of each criterion. `off`: criterion -> why it is switched off for this company;
     `fallback`: criterion -> why a rule grades it instead of a model. `payment_rows`: invoice_rows.customer_view.
+    `directions`: -1 for own standards of which less is better. `costs`: what late money is expected to cost, a column
+    per kind of cost and the same rows; empty unless the composite is economic.
     """
 
     customers: pd.DataFrame
@@ -57,11 +62,13 @@ class Measured:
     off: Mapping[str, str]
     fallback: Mapping[str, str]
     payment_rows: pd.DataFrame
+    directions: Mapping[str, int] = field(default_factory=dict)
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def switched_on(self) -> list[str]:
         """Criteria of customers that this company's data supports."""
-        return [name for name in CUSTOMER_CRITERIA if name not in self.off]
+        return [name for name in self.values.columns if name not in self.off]
 
     def why(self) -> dict[str, dict[str, str]]:
         """What to tell whoever reads the run: criteria switched off and fallbacks, each with its reason."""
@@ -77,6 +84,8 @@ def switched_off(config: Config, pricing: Pricing, models: Models) -> dict[str, 
         off["payment"] = "no payments are mapped in sources: every invoice would look unpaid"
     elif models.payment_delay is None:
         off["payment"] = "no invoice fell due before this date"
+    if "payment" in off:
+        off["payment_record"] = off["payment"]
     if pricing.basis == "revenue":
         off["contribution"] = pricing.why or "no product cost is known"
     if models.prospect_value is None:
@@ -112,6 +121,7 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
     customers = customers.merge(predicted.drop(columns="value"), on="customer_id", validate="1:1")
     values = pd.DataFrame({"lifetime_value": predicted["value"].to_numpy(np.float64)})
     kinds = {"lifetime_value": "log", "order_amount": "log1p", "contribution": "asinh"}
+    kinds["payment_record"] = "record"
     references = {"lifetime_value": value_model.reference_value}
     fallback = {}
     if value_model.mode == "last_period":
@@ -134,8 +144,20 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
         kinds["payment"] = "record"
         if models.payment_delay is not None:
             fallback["payment"] = f"graded by the payment record: {models.payment_delay.why}"
+    values["payment_record"] = customers["on_time_share_ratio"].to_numpy(np.float64, na_value=np.nan)
     values["contribution"] = customers["contribution_margin"].to_numpy(np.float64)
     values["order_amount"] = customers["order_amount"].to_numpy(np.float64)
+    for name, standard in config.standards.items():
+        values[name] = _own_standard(db, as_of, customers, name, standard)
+        kinds[name] = "linear" if standard.judgement else "asinh"
+        if np.isnan(values[name]).all():
+            off[name] = "nobody has this figure" if standard.attribute else "nobody has been judged on it"
+    costs = pd.DataFrame(index=customers.index)
+    if config.composite.method == "economic":
+        costs = expected_costs(customers, rows, config, value_model.horizon_days)
+        values[ECONOMIC] = values["lifetime_value"] - costs.sum(axis=1)
+        kinds[ECONOMIC] = "log"
+        references[ECONOMIC] = value_model.reference_value
     for name in off:
         if name in values:
             values[name] = np.nan
@@ -160,4 +182,48 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
         off=off,
         fallback=fallback,
         payment_rows=rows,
+        directions={name: -1 for name, own in config.standards.items() if own.direction == "lower"},
+        costs=costs,
     )
+
+
+COSTS = ("expected_late_money_cost", "expected_credit_loss")
+
+
+def expected_costs(
+    customers: pd.DataFrame, payment_rows: pd.DataFrame, config: Config, horizon_days: int
+) -> pd.DataFrame:
+    """What the late money of each customer is expected to cost within the horizon: a row per row of `customers`.
+
+    money = billing of the last 365 days, carried over the horizon while the customer stays active, and what is open;
+    `expected_late_money_cost` = money × expected_days_late × capital rate / 365; `expected_credit_loss` = money ×
+    P(late) × composite.default_given_late_ratio × loss given default. Where the payment record grades, last year's
+    cost of late money is carried over the horizon instead. 0 where nothing is known of a customer's payments.
+    """
+    rules, share = config.contribution, horizon_days / DAYS_PER_YEAR
+    probability = customers["late_payment_probability"].to_numpy(np.float64, na_value=np.nan)
+    days = customers["expected_days_late"].to_numpy(np.float64, na_value=np.nan)
+    active = customers["probability_active"].to_numpy(np.float64, na_value=np.nan)
+    billed = payment_rows.groupby("customer_id")["billed"].first()
+    yearly = customers["customer_id"].map(billed).to_numpy(np.float64, na_value=np.nan)
+    opened = customers["open_balance"].to_numpy(np.float64, na_value=np.nan)
+    money = np.nan_to_num(yearly) * share * np.nan_to_num(active, nan=1.0) + np.nan_to_num(opened)
+    capital = money * days * rules.capital_rate_annual_ratio / DAYS_PER_YEAR
+    loss = money * probability * config.composite.default_given_late_ratio * rules.loss_given_default_ratio
+    if np.isnan(probability).all():
+        capital = customers["late_money_cost"].to_numpy(np.float64, na_value=np.nan) * share
+    return pd.DataFrame(
+        dict(zip(COSTS, (np.nan_to_num(capital), np.nan_to_num(loss)), strict=True)), index=customers.index
+    )
+
+
+def _own_standard(
+    db: Engine, as_of: date, customers: pd.DataFrame, name: str, standard: Standard
+) -> NDArray[np.float64]:
+    """The figure of an own standard for each customer, NaN where there is none."""
+    if standard.attribute is not None:
+        figure = customers[standard.attribute]
+    else:
+        judged = judgements_valid(db, as_of, name).set_index("customer_id")["score"]
+        figure = customers["customer_id"].map(judged)
+    return np.asarray(figure.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)

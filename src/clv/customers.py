@@ -6,6 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from clv.contribution import customer_ladder, late_money_cost
+from clv.credit import credit_standing
 from clv.features import customer_features
 from clv.receivables import payment_record
 
@@ -33,8 +34,8 @@ def customer_frame(db: Engine, as_of: date, config: Config, *, basis: str, horiz
     Columns: those of customer_features; the ladder of the last 12 months (`revenue`, `cost_to_serve_12m`,
     `contribution_margin`: null on the basis `revenue`, after late money where the configuration charges it here);
     the payment record of the last year with `open_balance`, `overdue_balance_ratio` and `late_money_cost` (null
-    without invoices); `is_active`: an order within `tiers.active_months` or an open balance. Leaves `past`
-    showing `as_of`.
+    without invoices); `bad_debt` and `is_blocked` (credit.credit_standing); `is_active`: an order within
+    `tiers.active_months` or an open balance. Leaves `past` showing `as_of`.
     """
     frame = customer_features(db, as_of, config, horizon_days)
     ladder = customer_ladder(db, as_of, config)[["customer_id", *LADDER]]
@@ -42,6 +43,8 @@ def customer_frame(db: Engine, as_of: date, config: Config, *, basis: str, horiz
     record["late_money_cost"] = late_money_cost(record, config.contribution)
     frame = frame.merge(ladder, on="customer_id", how="left", validate="1:1")
     frame = frame.merge(record[["customer_id", *RECORD]], on="customer_id", how="left", validate="1:1")
+    frame = frame.merge(credit_standing(db, as_of, config), on="customer_id", how="left", validate="1:1")
+    frame["is_blocked"] = frame["is_blocked"].astype("boolean").fillna(False).astype(bool)
     for name in LADDER:
         frame[name] = frame[name].astype("float64").fillna(0.0)
     if config.charges_late_money:

@@ -89,7 +89,7 @@ _OTHER_COLUMNS = (
     ),
     *("counted_invoices", "open_balance", "overdue_balance_ratio", "realised_value", "realised_contribution"),
     *("realised_orders", "snapshot_date", "days_since_first_contact", "converted", "value", "judgement"),
-    *("value_given_conversion", "gate", "tie_break", "override_tier"),
+    *("value_given_conversion", "gate", "tie_break", "override_tier", "bad_debt", "is_blocked"),
 )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,20 +11,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clv import composite, metrics, tiers
+from clv import composite, groups, policies, quadrants, tiers
 from clv.composite import Grading
-from clv.criteria import CUSTOMER_CRITERIA, PROSPECT_BASELINE, Measured
+from clv.criteria import PROSPECT_BASELINE, Measured, Models, measure
+from clv.errors import ModelError
 from clv.features import segment_of
+from clv.firmness import Changes, Edges, firmness, rank_edges
 from clv.models.prospect_value import combine
+from clv.period import add_months, see
+from clv.policies import Cut
+from clv.settings.grading import ECONOMIC, INACTIVE
 from clv.tables import PUBLISHED
 
 if TYPE_CHECKING:
     from clv.config import Config
-    from clv.models.lifetime_value import LifetimeValue
+    from clv.contribution import Pricing
     from clv.warehouse import Engine
 
 Floats = NDArray[np.float64]
-INACTIVE = "inactive"
+
+
+NO_MONTHS = pd.DataFrame({"customer_id": [], "month": [], "policy_tier": [], "tier_rule": []})
 
 
 @dataclass(frozen=True)
@@ -51,24 +57,75 @@ class Graded:
 
 
 def overrides_valid(db: Engine, as_of: date) -> pd.DataFrame:
-    """Tiers set by hand that hold on `as_of`: customer_id, tier; of each customer the newest decision first.
+    """Tiers set by hand that hold on `as_of`, of each customer the newest decision first.
 
-    The schema `past` must show `as_of`.
+    Columns: customer_id, tier, decided_by, valid_until, reason. The schema `past` must show `as_of`.
     """
     return db.frame(f"""
-        SELECT customer_id, tier FROM past.overrides WHERE valid_until >= DATE '{as_of}'
+        SELECT customer_id, tier, decided_by, valid_until, reason FROM past.overrides
+        WHERE valid_until >= DATE '{as_of}'
         ORDER BY customer_id, decided_date DESC, valid_until DESC, decided_by, tier
     """)
 
 
-def fit_grading(measured: Measured, as_of: date) -> Grading:
+def fit_grading(measured: Measured, as_of: date, method: str = "log_z") -> Grading:
     """Scales of all criteria, learned over the active customers (prospects: over all of them)."""
     active = measured.customers["is_active"].to_numpy(bool)
     values = {name: measured.values[name].to_numpy(np.float64)[active] for name in measured.switched_on}
     if "prospect" in measured.kinds:
         values["prospect"] = measured.prospect_values["prospect"].to_numpy(np.float64)
     kinds = {name: kind for name, kind in measured.kinds.items() if name in values}
-    return composite.fit(values, kinds, measured.references, trained_as_of=as_of)
+    costs = {
+        name: float(np.median(measured.costs[name].to_numpy(np.float64)[active])) if active.any() else 0.0
+        for name in measured.costs
+    }
+    references = dict(measured.references)
+    if ECONOMIC in references:
+        references[ECONOMIC] -= sum(costs.values())
+    grading = composite.fit(
+        values, kinds, references, trained_as_of=as_of, method=method, directions=measured.directions
+    )
+    return replace(grading, reference_costs=costs)
+
+
+def learn_changes(
+    db: Engine, as_of: date, config: Config, pricing: Pricing, models: Models, grading: Grading
+) -> Grading:
+    """`grading` with how scores usually move in a month, learned from tiers.firmness_months monthly snapshots.
+
+    The models speak of earlier months as they do of `as_of`; a month without enough history is left out, and without
+    two months in a row nothing is learned. Pairs are those who were active customers, or prospects, in both months.
+    Leaves `past` showing `as_of`.
+    """
+    days = [add_months(as_of, -back) for back in range(config.tiers.firmness_months, -1, -1)]
+    [(first,)] = db.rows("SELECT min(order_date) FROM main.order_lines")
+    history = timedelta(days=config.lifetime_value.min_history_days)
+    pairs: dict[str, list[tuple[Floats, Floats]]] = {}
+    before: dict[str, pd.Series] = {}
+    for day in (day for day in days if first is not None and first + history <= day):
+        now = _scores_by_id(measure(db, day, config, pricing, models), grading)
+        for name in now.keys() & before.keys():
+            both = pd.concat([before[name], now[name]], axis=1, join="inner").to_numpy(np.float64)
+            pairs.setdefault(name, []).append((both[:, 0], both[:, 1]))
+        before = now
+    see(db, as_of)
+    changes = {
+        name: Changes.fit(*(np.concatenate(side) for side in zip(*found, strict=True)))
+        for name, found in sorted(pairs.items())
+    }
+    return replace(grading, changes=changes)
+
+
+def _scores_by_id(measured: Measured, grading: Grading) -> dict[str, pd.Series]:
+    """Criterion -> score of each active customer (of each prospect), by customer_id."""
+    active = measured.customers["is_active"].to_numpy(bool)
+    scores = grading.score(measured.values[[n for n in measured.switched_on if n in grading.scales]])[active]
+    scores = scores.set_axis(measured.customers.loc[active, "customer_id"])
+    found = {str(name): scores[name] for name in scores}
+    if "prospect" in grading.scales:
+        score = grading.score(measured.prospect_values)["prospect"]
+        found["prospect"] = score.set_axis(measured.prospects["customer_id"])
+    return found
 
 
 def grade_customers(
@@ -79,46 +136,69 @@ def grade_customers(
     overrides: pd.DataFrame,
     *,
     policy_reset: bool,
+    earlier: pd.DataFrame | None = None,
 ) -> Graded:
     """Every customer with history: composite over what was measured, tier among the active ones.
 
     `previous`: the grades of the month before (empty for the first); with `policy_reset` its tiers do not bind.
-    `overrides`: see `overrides_valid`. Lapsed customers are `inactive`, whatever was decided about them.
+    `overrides`: see `overrides_valid`. `earlier`: customer_id, month (1 = the month before), policy_tier and tier_rule
+    of the months on which gates and confirmation look back. Lapsed customers are `inactive`, whatever was decided
+    about them. Raises ModelError where the scales were learned by another method than the one configured.
     """
     settings = config.tiers
-    customers = measured.customers
-    values = measured.values.reindex(columns=list(CUSTOMER_CRITERIA))
-    scores = grading.score(values[measured.switched_on]).reindex(columns=list(CUSTOMER_CRITERIA))
+    if grading.method != config.composite.scale:
+        raise ModelError(
+            f"expected scales by composite.scale {config.composite.scale}, found {grading.method} (grading trained as "
+            f"of {grading.trained_as_of}). Train again with this setting."
+        )
+    customers, values = measured.customers, measured.values
+    scores = grading.score(values[measured.switched_on]).reindex(columns=list(values.columns))
     composed = composite.compose(
         scores[measured.switched_on],
-        config.composite.weights,
+        config.weights,
         measured.switched_on,
         grading.baselines,
         config.composite.minimum_coverage_ratio,
     )
-    before = _previous(previous, "history")
+    before = _text(customers["customer_id"].map(_previous(previous, "history")))
+    months = NO_MONTHS if earlier is None else earlier
+    gate = tiers.gates(customers, config.gates)
     frame = customers.assign(
         **{name: composed[name] for name in _COMPOSED},
-        gate=tiers.gates(customers, config.gates),
+        gate=tiers.hold_shut(gate, customers["customer_id"], before, months, config.gates.clear_runs),
         tie_break=_tie_break(customers),
-        previous_tier=_text(customers["customer_id"].map(before)),
-        override_tier=_overridden(customers, overrides, settings.shares_ratio),
+        previous_tier=before,
+        override_tier=_overridden(customers, overrides, settings.names),
         value_source="history",
     )
+    if "account_group_id" in frame:
+        linked = groups.roots(frame.set_index("customer_id")["account_group_id"])
+        frame["account_group_id"] = linked.to_numpy()
     active = frame["is_active"].to_numpy(bool)
-    assigned = tiers.assign(
-        frame.loc[active], settings.shares_ratio, settings.key, settings.band_ratio, policy_reset=policy_reset
+    graded = frame.loc[active]
+    cut = policies.cut_of(graded, settings)
+    assigned = tiers.assign(graded, cut, settings.key, settings.band_ratio, policy_reset=policy_reset)
+    assigned = tiers.hold_unconfirmed(assigned, cut.names, months, settings.confirmation_runs)
+    assigned["quadrant"] = quadrants.quadrants(assigned, config.quadrants)
+    shown = scores.loc[active, measured.switched_on]
+    assigned["firmness_ratio"] = _firmness(
+        assigned, shown, config.weights, grading, cut, settings.key, config
     )
-    frame = frame.join(assigned[list(_ASSIGNED)])
+    frame = frame.join(assigned[[*_ASSIGNED, "quadrant", "firmness_ratio"]])
+    if "account_group_id" in frame:
+        exposure = _exposure(measured)[active]
+        frame["group_tier"] = groups.group_tiers(
+            assigned, values[active], exposure, grading, config, cut, measured.switched_on
+        ).reindex(frame.index)
     frame["tier"] = frame["tier"].where(active, INACTIVE)
     frame["tier_rule"] = frame["tier_rule"].where(active, "inactive")
-    order = (*settings.shares_ratio, INACTIVE)
+    order = (*settings.names, INACTIVE)
     frame["tier_change"] = tiers.tier_change(frame["tier"], frame["previous_tier"], order)
     weights = pd.DataFrame(
-        {name: composed.get(f"weight_{name}", 0.0) for name in CUSTOMER_CRITERIA},
+        {name: composed.get(f"weight_{name}", 0.0) for name in values.columns},
         index=frame.index,
     )
-    expected = _expected_counts(frame.loc[active], settings.shares_ratio, settings.key)
+    expected = {} if settings.confirmation_runs > 1 else _expected_counts(graded, cut, settings.key)
     return Graded(frame, values, scores, weights, order, tuple(settings.key), expected)
 
 
@@ -156,24 +236,21 @@ def grade_prospects(
         gate=None,
         tie_break=prospects["prospect_value"],
         previous_tier=_text(prospects["customer_id"].map(before)),
-        override_tier=_overridden(prospects, overrides, settings.prospect_shares_ratio),
+        override_tier=_overridden(prospects, overrides, list(settings.prospect_shares_ratio)),
         value_source="prospect",
         prospect_valid_until=as_of + timedelta(days=config.prospect.valid_days),
         segment=segment_of(prospects, config.segment),
     )
-    assigned = tiers.assign(
-        frame,
-        settings.prospect_shares_ratio,
-        settings.prospect_key,
-        settings.band_ratio,
-        policy_reset=policy_reset,
-    )
+    cut = policies.pyramid(len(frame), settings.prospect_shares_ratio, settings.band_ratio)
+    assigned = tiers.assign(frame, cut, settings.prospect_key, settings.band_ratio, policy_reset=policy_reset)
     frame = frame.join(assigned[list(_ASSIGNED)])
     order = tuple(settings.prospect_shares_ratio)
     frame["tier_change"] = tiers.tier_change(frame["tier"], frame["previous_tier"], order)
     scores = pd.DataFrame({"prospect": score}, index=frame.index)
+    key = settings.prospect_key
+    frame["firmness_ratio"] = _firmness(frame, scores, {"prospect": 1.0}, grading, cut, key, config)
     weights = pd.DataFrame({"prospect": measured_score.astype(np.float64)}, index=frame.index)
-    expected = _expected_counts(frame, settings.prospect_shares_ratio, settings.prospect_key)
+    expected = _expected_counts(frame, cut, settings.prospect_key)
     return Graded(
         frame, measured.prospect_values, scores, weights, order, tuple(settings.prospect_key), expected
     )
@@ -208,7 +285,7 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
         value = graded.values[name].to_numpy(np.float64)
         among = np.sort(score[counted & np.isfinite(score)])
         percentile = np.searchsorted(among, score) / len(among) if len(among) else np.full(len(score), np.nan)
-        missing = measured.off.get(name) or _WHY_MISSING[name]
+        missing = measured.off.get(name) or _WHY_MISSING.get(name, "not on record")
         why = np.full(len(score), missing, dtype=object)
         why[np.isfinite(score)] = measured.fallback.get(name)
         why[np.isfinite(score) & np.isnan(value)] = "judged by sales alone"
@@ -231,8 +308,10 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
 _WHY_MISSING = {
     "lifetime_value": "no purchase on record",
     "payment": "no invoice of the last 12 months and nothing open",
+    "payment_record": "no invoice fell due in the last 12 months",
     "contribution": "nothing sold or served in the last 12 months",
     "order_amount": "no order in the window",
+    "economic_value": "no purchase on record",
     "prospect": "neither a model nor a valid judgement",
 }
 
@@ -266,98 +345,11 @@ def tier_summary(graded: Graded) -> pd.DataFrame:
     return summed
 
 
-def month_facts(
-    graded: Graded, measured: Measured, unassigned: pd.DataFrame, value_model: LifetimeValue, config: Config
-) -> pd.DataFrame:
-    """Rows of the table `month_facts`: what holds for the month as a whole.
-
-    `unassigned`: contribution.unassigned; `value_model`: the one that grades.
-    """
-    active = graded.frame["is_active"].to_numpy(bool)
-    frame, scores = graded.frame.loc[active], graded.scores.loc[active, measured.switched_on]
-    rows: list[tuple[str, float | None, str]] = [
-        ("active_customers", float(active.sum()), "customers in the counts of the pyramid"),
-        (
-            "inactive_customers",
-            float((~active).sum()),
-            f"no order within {config.tiers.active_months} months and no open balance",
-        ),
-        ("prospects", float(len(measured.prospects)), "graded in a pyramid of their own"),
-        *((name, None, policy) for name, policy in policies_of(config).items()),
-        (
-            "clv_level_constant",
-            value_model.level,
-            "by which the value model's total was moved to the mean of three forecasts",
-        ),
-    ]
-    if len(unassigned):
-        lines = int(unassigned["lines"].sum())
-        detail = (
-            f"net sales of 12 months on {lines:,} lines without a known customer: with the tiers, the ledger"
-        )
-        rows.append(("revenue_unassigned", float(unassigned["net_amount"].astype("float64").sum()), detail))
-    total = frame["clv"].sum(min_count=1)
-    if np.isfinite(total):
-        rows.append(("clv_total", float(total), "expected value of all active customers"))
-        clv, cost = (frame[name].to_numpy(np.float64) for name in ("clv", "expected_cost_to_serve"))
-        interval = value_model.total_interval(clv, cost)
-        if interval is not None:
-            detail = "end of the 80 % interval of that total: chance of customers, and the level they share"
-            rows += [
-                ("clv_total_low", interval[0], f"lower {detail}"),
-                ("clv_total_high", interval[1], f"upper {detail}"),
-            ]
-    for name, weight in composite.effective_weights(scores, config.composite.weights).items():
-        if np.isfinite(weight):
-            given = config.composite.weights.get(name, 0.0)
-            rows.append(
-                (
-                    f"effective_weight_{name}",
-                    weight,
-                    f"share of the composite's spread; weight given {given:g}",
-                )
-            )
-    weighted = [name for name in scores if config.composite.weights.get(name, 0) > 0]
-    for one, other, correlation in composite.correlated_pairs(scores[weighted]):
-        rows.append((f"correlation_{one}_{other}", correlation, "two weighted criteria say nearly the same"))
-    measure = "contribution_margin" if measured.off.get("contribution") is None else "revenue"
-    amounts = frame[measure].to_numpy(np.float64)
-    if len(amounts):
-        share = metrics.captured_share(amounts, amounts, 0.20)
-        if np.isfinite(share):
-            rows.append(
-                ("concentration_top_20", share, f"share of the last 12 months' {measure} with the best 20 %")
-            )
-    return pd.DataFrame(rows, columns=["name", "value", "detail"])
-
-
-def policies_of(config: Config) -> dict[str, str]:
-    """What decides the tiers of customers, and of prospects, beside their scores: as text, by name in month_facts."""
-    settings = config.tiers
-    pyramids = {
-        "tier_policy": (settings.shares_ratio, settings.key),
-        "prospect_tier_policy": (settings.prospect_shares_ratio, settings.prospect_key),
-    }
-    return {
-        name: json.dumps({"policy": settings.policy, "shares_ratio": shares, "key": key}, ensure_ascii=False)
-        for name, (shares, key) in pyramids.items()
-    }
-
-
-def policy_resets(previous_policies: Mapping[str, str], config: Config) -> dict[str, bool]:
-    """Name of each policy -> whether it has changed since the month before, so that last month's tiers do not bind."""
-    return {
-        name: previous_policies.get(name, policy) != policy for name, policy in policies_of(config).items()
-    }
-
-
-def _expected_counts(
-    frame: pd.DataFrame, shares: Mapping[str, float], key: Sequence[str]
-) -> dict[tuple[str, str], int]:
-    """How many per tier, where the policy fixes it: not under 20, nor where decisions or gates leave no choice."""
-    if len(frame) < tiers.THRESHOLDS_BELOW:
+def _expected_counts(frame: pd.DataFrame, cut: Cut, key: Sequence[str]) -> dict[tuple[str, str], int]:
+    """How many per tier, where the policy fixes it: not by limits, nor where decisions or gates leave no choice."""
+    if cut.sizes is None or frame.empty:
         return {}
-    seats = tiers.counts(len(frame), shares)
+    seats = dict(zip(cut.names, cut.sizes, strict=True))
     decided = frame["override_tier"].value_counts()
     barred = frame["gate"].notna() | frame["is_provisional"].astype(bool)
     free = int((~barred & frame["override_tier"].isna()).sum())
@@ -367,15 +359,63 @@ def _expected_counts(
     return {(source, tier): held for tier, held in seats.items()}
 
 
+# Measures whose tiers are those of one criterion's score.
+_CRITERION_OF = {
+    "clv": "lifetime_value",
+    "contribution_margin": "contribution",
+    "order_amount": "order_amount",
+}
+
+
+def _firmness(
+    assigned: pd.DataFrame,
+    scores: pd.DataFrame,
+    weights: Mapping[str, float],
+    grading: Grading,
+    cut: Cut,
+    key: Sequence[str],
+    config: Config,
+) -> Floats:
+    """`firmness_ratio` of those in tiers: 1 where a person decided, NaN where the cut is of a figure without score."""
+    if cut.sizes is not None:
+        edges = rank_edges(cut.sizes, config.tiers.band_ratio)
+    else:
+        limits = np.array(cut.limits).reshape(-1, 3)
+        if cut.measure != "composite_score":
+            criterion = _CRITERION_OF.get(cut.measure, "")
+            if criterion not in scores:
+                return np.full(len(assigned), np.nan)
+            weights = {criterion: 1.0}
+            limits = grading.scales[criterion].score(limits)
+        edges = Edges(
+            keep_score=(*limits[:, 0].tolist(), -np.inf), rise_score=(np.inf, *limits[:, 2].tolist())
+        )
+    level = pd.Index(cut.names).get_indexer(assigned["tier"])
+    barred = assigned["gate"].notna().to_numpy(bool) & (level <= len(key))
+    barred |= assigned["is_provisional"].to_numpy(bool) & (level == 1)
+    found = firmness(scores, weights, grading.changes, level, edges, cannot_rise=barred, seed=config.seed)
+    return np.where(assigned["override_tier"].notna(), 1.0, found)
+
+
+def _exposure(measured: Measured) -> Floats:
+    """Money that each customer may come to owe: what is open, and the billing of the coming months."""
+    rows = measured.payment_rows
+    if rows.empty:
+        return np.zeros(len(measured.customers))
+    owed = rows.groupby("customer_id")["amount"].sum()
+    found = measured.customers["customer_id"].map(owed)
+    return np.asarray(np.nan_to_num(found.to_numpy(np.float64, na_value=np.nan)), dtype=np.float64)
+
+
 def _previous(previous: pd.DataFrame, value_source: str) -> pd.Series:
     """Last month's tier by customer_id, among those whom the same kind of model graded."""
     same = previous.loc[previous["value_source"] == value_source]
     return pd.Series(same["tier"].to_numpy(), index=same["customer_id"].to_numpy(), dtype="object")
 
 
-def _overridden(customers: pd.DataFrame, overrides: pd.DataFrame, shares: Mapping[str, float]) -> pd.Series:
+def _overridden(customers: pd.DataFrame, overrides: pd.DataFrame, names: Sequence[str]) -> pd.Series:
     """The tier set by hand for each of `customers`, or null: the newest decision for a tier of this pyramid."""
-    ours = overrides.loc[overrides["tier"].isin(list(shares))].drop_duplicates("customer_id")
+    ours = overrides.loc[overrides["tier"].isin(list(names))].drop_duplicates("customer_id")
     return _text(customers["customer_id"].map(ours.set_index("customer_id")["tier"]))
 
 

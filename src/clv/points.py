@@ -7,8 +7,10 @@ Shapley values phi, so points = phi (g(raw) - g(raw_ref)) / (raw - raw_ref): a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from math import factorial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from clv.composite import Grading, Scale
+from clv.composite import Grading
 from clv.criteria import PROSPECT_BASELINE, Measured, Models
 from clv.features import Feature
 from clv.models.lifetime_value import LifetimeValue
@@ -25,9 +27,12 @@ from clv.models.payment_features import FEATURES as PAYMENT_FEATURES
 from clv.models.payment_features import design as payment_design
 from clv.models.prospect_value import ProspectValue
 from clv.models.shapley import Attribution
+from clv.scales import Scale
+from clv.settings.grading import ECONOMIC
 
 if TYPE_CHECKING:
     from clv.config import Config
+    from clv.settings.grading import Standard
 
 Floats = NDArray[np.float64]
 BLOCK_ROWS = 50_000
@@ -35,12 +40,17 @@ SMALLEST_STEP = 1e-9
 SLOPE_STEP = 1e-5
 
 COST_TO_SERVE = Feature("expected_cost_to_serve", "cost_to_serve", -1, "money")
+COST_PLAYERS = {
+    "expected_late_money_cost": Feature("expected_late_money_cost", "late_money", -1, "money"),
+    "expected_credit_loss": Feature("expected_credit_loss", "credit_loss", -1, "money"),
+}
 JUDGEMENT = Feature("judgement", "judgement", 1, "number")
 JUDGEMENT_ALONE = Feature("judgement_alone", "judgement", 1, "number")
 RULES = {
     "contribution": Feature("contribution_margin", "contribution", 1, "money"),
     "order_amount": Feature("order_amount", "order_amount", 1, "money"),
     "payment": Feature("on_time_share_ratio", "payment_record", 1, "ratio"),
+    "payment_record": Feature("on_time_share_ratio", "payment_record", 1, "ratio"),
     "lifetime_value": Feature("value_365", "recent_value", 1, "money"),
 }
 
@@ -104,25 +114,71 @@ def lifetime_value_points(model: LifetimeValue, frame: pd.DataFrame, scale: Scal
 
     Cost to serve is taken off the model's value, so the two share by Shapley: the mean over both orders.
     """
+    return _money_points("lifetime_value", model, frame, {}, {}, scale)
+
+
+def economic_points(
+    model: LifetimeValue,
+    frame: pd.DataFrame,
+    costs: pd.DataFrame,
+    reference_costs: Mapping[str, float],
+    scale: Scale,
+) -> Points:
+    """Points of the economic composite: the inputs of the lifetime-value model, and each cost that is taken off it.
+
+    `costs`: criteria.expected_costs of the rows of `frame`. The model and the costs share by Shapley, over all orders.
+    """
+    own = {name: costs[name].to_numpy(np.float64) for name in costs}
+    return _money_points(ECONOMIC, model, frame, own, reference_costs, scale)
+
+
+def _money_points(
+    criterion: str,
+    model: LifetimeValue,
+    frame: pd.DataFrame,
+    costs: Mapping[str, Floats],
+    reference_costs: Mapping[str, float],
+    scale: Scale,
+) -> Points:
+    """Points where costs (cost to serve, and those given) are taken off the money that the model predicts.
+
+    The model is one player beside the costs. Its share in a coalition goes to its inputs by secants; with every cost
+    in a coalition of the others the weights are Shapley's, |S|!·(n − |S| − 1)!/n! over n players.
+    """
     attribution = model.attribute(frame)
-    cost, reference_cost = model.expected_cost_to_serve(frame), model.reference_cost
+    players = (*model.players, COST_TO_SERVE, *(COST_PLAYERS[name] for name in costs))
+    own = [model.expected_cost_to_serve(frame), *costs.values()]
+    reference = [model.reference_cost, *(reference_costs[name] for name in costs)]
 
-    def score(raw: Floats, charged: Floats | float) -> Floats:
-        return scale.score(model.money(raw) - charged)
+    def score(raw: Floats, charged: Sequence[bool]) -> Floats:
+        """Scores where each cost is the customer's own, or (not charged) the reference customer's."""
+        money = model.money(raw)
+        for mine, cost, usual in zip(charged, own, reference, strict=True):
+            money = money - (cost if mine else usual)
+        return scale.score(money)
 
-    cost_last = secants(attribution, lambda raw: score(raw, reference_cost))
-    cost_first = secants(attribution, lambda raw: score(raw, cost))
-    of_inputs = (cost_last + cost_first) / 2
-    of_cost = score(attribution.raw, cost) - scale.baseline - of_inputs.sum(axis=1)
-    of_cost[cost == reference_cost] = 0.0  # what rounding left
-    reference = np.array([np.nan if value is None else value for value in model.reference])
+    n = len(own) + 1
+    raw, raw_reference = attribution.raw, np.full_like(attribution.raw, attribution.raw_reference)
+    of_inputs = np.zeros_like(attribution.phi)
+    of_costs = np.zeros((len(raw), len(own)))
+    for charged in product((False, True), repeat=len(own)):
+        size = sum(charged)
+        weight = factorial(size) * factorial(n - size - 1) / factorial(n)
+        of_inputs += weight * secants(attribution, lambda x, charged=charged: score(x, charged))  # type: ignore[misc]
+        for i in (i for i in range(len(own)) if not charged[i]):
+            with_it = tuple(mine or j == i for j, mine in enumerate(charged))
+            for base, others in ((raw_reference, size), (raw, size + 1)):
+                weight = factorial(others) * factorial(n - others - 1) / factorial(n)
+                of_costs[:, i] += weight * (score(base, with_it) - score(base, charged))
+    facts = np.column_stack([model.design(frame).to_numpy(np.float64), *own])
+    usual = [np.nan if value is None else value for value in model.reference]
     return Points(
-        "lifetime_value",
-        (*model.players, COST_TO_SERVE),
+        criterion,
+        players,
         scale.baseline,
-        np.column_stack([of_inputs, of_cost]),
-        np.column_stack([model.design(frame).to_numpy(np.float64), cost]),
-        _everyones(np.append(reference, reference_cost), len(frame)),
+        np.column_stack([of_inputs, of_costs]),
+        facts,
+        _everyones(np.array([*usual, *reference]), len(frame)),
         basis=model.basis,
     )
 
@@ -198,10 +254,13 @@ def judgement_points(judgement: Floats) -> Points:
     return Points("prospect", (JUDGEMENT_ALONE,), PROSPECT_BASELINE, points, facts, reference)
 
 
-def of_customers(measured: Measured, models: Models, grading: Grading) -> list[Points]:
+def of_customers(
+    measured: Measured, models: Models, grading: Grading, standards: Mapping[str, Standard] | None = None
+) -> list[Points]:
     """Points of every criterion that is switched on, a row per row of `measured.customers`.
 
-    Computed in blocks of customers: what is held beside the result does not grow with their number.
+    Computed in blocks of customers: what is held beside the result does not grow with their number. `standards`: the
+    company's own, by name.
     """
     frame = measured.customers
     starts = range(0, max(len(frame), 1), BLOCK_ROWS)
@@ -212,22 +271,31 @@ def of_customers(measured: Measured, models: Models, grading: Grading) -> list[P
             customers=frame.iloc[start : start + BLOCK_ROWS],
             values=measured.values.iloc[start : start + BLOCK_ROWS],
             payment_rows=measured.payment_rows[(owner >= start) & (owner < start + BLOCK_ROWS)],
+            costs=measured.costs.iloc[start : start + BLOCK_ROWS],
         )
         for start in starts
     ]
     return [
-        _stacked([_of_criterion(name, block, models, grading.scales[name]) for block in blocks])
+        _stacked([_of_criterion(name, block, models, grading, standards or {}) for block in blocks])
         for name in measured.switched_on
     ]
 
 
-def _of_criterion(name: str, measured: Measured, models: Models, scale: Scale) -> Points:
-    frame, value_model = measured.customers, models.lifetime_value
+def _of_criterion(
+    name: str, measured: Measured, models: Models, grading: Grading, standards: Mapping[str, Standard]
+) -> Points:
+    frame, value_model, scale = measured.customers, models.lifetime_value, grading.scales[name]
+    if name == ECONOMIC:
+        return economic_points(value_model, frame, measured.costs, grading.reference_costs, scale)
     if name == "lifetime_value" and value_model.mode != "last_period":
         return lifetime_value_points(value_model, frame, scale)
     if name == "payment" and isinstance(models.payment_delay, PaymentDelay):
         return payment_points(models.payment_delay, measured.payment_rows, frame["customer_id"], scale)
     values = measured.values[name].to_numpy(np.float64)
+    if name in standards:
+        own = standards[name]
+        player = Feature(name, f"standard:{name}", scale.direction, "count" if own.judgement else own.unit)
+        return rule_points(name, player, values, scale)
     support = frame["counted_invoices"].to_numpy(np.float64, na_value=np.nan)
     return rule_points(name, RULES[name], values, scale, basis=value_model.basis, support=support)
 

@@ -163,8 +163,8 @@ def conversion_values(
     """)
 
 
-def judgements_valid(db: Engine, as_of: date) -> pd.DataFrame:
-    """The newest judgement of each customer on the criterion `prospect` that still counts on `as_of`.
+def judgements_valid(db: Engine, as_of: date, criterion: str = "prospect") -> pd.DataFrame:
+    """The newest judgement of each customer on the `criterion` that still counts on `as_of`.
 
     Columns customer_id, score (0-100), judged_by, judged_date, valid_until (last day it counts; null = open), note.
     The schema `past` must show `as_of`.
@@ -172,7 +172,7 @@ def judgements_valid(db: Engine, as_of: date) -> pd.DataFrame:
     return db.frame(f"""
         SELECT customer_id, score, judged_by, judged_date, valid_until, note
         FROM past.judgements
-        WHERE criterion = 'prospect' AND (valid_until IS NULL OR valid_until >= DATE '{as_of}')
+        WHERE criterion = '{criterion}' AND (valid_until IS NULL OR valid_until >= DATE '{as_of}')
         QUALIFY row_number() OVER (
             PARTITION BY customer_id
             ORDER BY judged_date DESC, judged_by, score DESC, valid_until DESC NULLS FIRST, note NULLS LAST) = 1

@@ -58,6 +58,9 @@ class Month:
     previous: pd.DataFrame  # grades of the newest published month before this one; empty for the first
     previous_policies: Mapping[str, str]  # what decided the tiers of that month, as in month_facts
     previous_run: str | None  # its run
+    earlier: (
+        pd.DataFrame
+    )  # customer_id, month, policy_tier and tier_rule of the months on which gates look back
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,15 @@ def month(config: Config, as_of: date) -> Iterator[Month]:
         started = _now()
         run_id = _run_id(as_of, started)
         try:
-            yield Month(as_of, run_id, started, *_month_before(config, as_of))
+            yield Month(as_of, run_id, started, *_month_before(config, as_of), _earlier(config, as_of))
         except Exception as error:
             _record_failure(config, as_of, run_id, "score", started, error)
             raise
+
+
+def months_before(config: Config, as_of: date) -> Month:
+    """What `month` hands out, for who only looks: no run, and nobody is kept out."""
+    return Month(as_of, "", _now(), *_month_before(config, as_of), _earlier(config, as_of))
 
 
 @contextmanager
@@ -245,6 +253,29 @@ def _month_before(config: Config, as_of: date) -> tuple[pd.DataFrame, dict[str, 
                 )
                 return grades, dict(policies), run_id
     return pd.DataFrame(columns=list(PUBLISHED["grades"].names)), {}, None
+
+
+def _earlier(config: Config, as_of: date) -> pd.DataFrame:
+    """What decided the tiers of the newest months published before `as_of`, as many as the settings look back on.
+
+    A row per customer and month, 1 the newest of them.
+    """
+    import pandas as pd
+
+    months = max(config.tiers.confirmation_runs, config.gates.clear_runs) - 1
+    if months and config.warehouse_path.exists():
+        with workspace_of(config) as db, warehouse(db, config, read_only=True) as has_schema:
+            if has_schema:
+                return db.frame(
+                    """WITH months AS (
+                        SELECT as_of_date, row_number() OVER (ORDER BY as_of_date DESC) AS month
+                        FROM clv.published WHERE as_of_date < ? ORDER BY as_of_date DESC LIMIT ?
+                    )
+                    SELECT customer_id, month, policy_tier, tier_rule FROM clv.grades JOIN months USING (as_of_date)
+                    WHERE value_source = 'history' ORDER BY month, customer_id""",
+                    [as_of, months],
+                )
+    return pd.DataFrame({"customer_id": [], "month": [], "policy_tier": [], "tier_rule": []})
 
 
 def _month_published_before(db: Engine, as_of: date) -> tuple[str, bool] | None:

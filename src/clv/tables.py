@@ -226,7 +226,10 @@ CORE: Mapping[str, Table] = _by_name(
     ),
 )
 
-CRITERIA = ("lifetime_value", "payment", "contribution", "order_amount", "prospect")
+CRITERIA = (
+    *("lifetime_value", "payment", "payment_record", "contribution", "order_amount"),
+    *("economic_value", "prospect"),
+)
 
 _EACH = "as_of_date DATE month graded\nrun_id VARCHAR run that wrote the row\n"
 

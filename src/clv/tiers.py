@@ -9,118 +9,115 @@ customer near the edge stays where it is, and still no tier ever drifts in size.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clv.config import GateSettings
 from clv.errors import ConfigError, TableError
+from clv.policies import Cut, counts, ranking
+from clv.settings.grading import GateSettings
+
+__all__ = ["assign", "counts", "gates", "hold_shut", "hold_unconfirmed", "tier_change"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-FIRST_TIER_HAS_ONE_BELOW = 100
-THRESHOLDS_BELOW = 20
-# The composite on which a share of all customers would lie above z: scores are 50 + 50·z/6 (see composite.Scale).
-POINTS_PER_Z = 50 / 6
-
 STAYED_OR_ABOVE, NEW, BELOW = range(3)  # where a customer was last month, seen from one tier
 NO_TIER = -1
-
-
-def counts(n: int, shares_ratio: Mapping[str, float]) -> dict[str, int]:
-    """How many of `n` customers each tier holds, highest first: largest remainder on the shares, together `n`.
-
-    Equal remainders go to the higher tier. Under 100 customers the first tier has at least one, taken from the
-    next tier that has any. (Under 20 `assign` uses thresholds, not these counts.)
-    """
-    shares = [Fraction(str(share)) for share in shares_ratio.values()]
-    whole = sum(shares)
-    exact = [share * n / whole for share in shares]
-    held = [math.floor(x) for x in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda i: (held[i] - exact[i], i))
-    for i in by_remainder[: n - sum(held)]:
-        held[i] += 1
-    if 0 < n < FIRST_TIER_HAS_ONE_BELOW and held[0] == 0 and shares[0] > 0:
-        donor = next(i for i, size in enumerate(held) if size > 0)
-        held[0], held[donor] = 1, held[donor] - 1
-    return dict(zip(shares_ratio, held, strict=True))
 
 
 def gates(frame: pd.DataFrame, settings: GateSettings) -> pd.Series:
     """Why each customer is kept below the key tiers, or null: the first of the gates that are on and shut.
 
-    Reads `contribution_margin`, `late_payment_probability` and `overdue_balance_ratio` (share of the open
+    Reads `bad_debt` (`insolvency` or `write_off` within gates.bad_debt_months, else null; the gate has its name),
+    `is_blocked`, `contribution_margin`, `late_payment_probability` and `overdue_balance_ratio` (share of the open
     balance that is more than 30 days overdue). `negative_contribution` shuts below 0, `late_payment` from its
     limit on, `arrears` above its limit. What was not measured shuts no gate.
     """
+    reason = np.full(len(frame), None, dtype=object)
+    if settings.bad_debt_months is not None and "bad_debt" in frame:
+        reason = frame["bad_debt"].astype("object").where(frame["bad_debt"].notna(), None).to_numpy().copy()
     shut: dict[str, pd.Series] = {}
+    if settings.blocked and "is_blocked" in frame:
+        shut["blocked"] = frame["is_blocked"].astype("boolean")
     if settings.negative_contribution:
         shut["negative_contribution"] = frame["contribution_margin"] < 0
     if settings.late_payment_probability is not None:
         shut["late_payment"] = frame["late_payment_probability"] >= settings.late_payment_probability
     if settings.overdue_balance_ratio is not None:
         shut["arrears"] = frame["overdue_balance_ratio"] > settings.overdue_balance_ratio
-    reason = np.full(len(frame), None, dtype=object)
-    for name in reversed(shut):
-        reason[shut[name].to_numpy(dtype=bool, na_value=False)] = name
+    for name, is_shut in shut.items():
+        open_so_far = np.array([value is None for value in reason], dtype=bool)
+        reason[is_shut.to_numpy(dtype=bool, na_value=False) & open_so_far] = name
     return pd.Series(reason, index=frame.index, dtype="str")
 
 
+UNTIL_CLEAR = "_until_clear"  # behind the name of a gate that is shut for what was
+
+
+def hold_shut(
+    gate: pd.Series, customer_id: pd.Series, previous_tier: pd.Series, earlier: pd.DataFrame, runs: int
+) -> pd.Series:
+    """`gate` with gates that have not been clear for `runs` months in a row yet, this one included.
+
+    `earlier`: customer_id, month (1 = the month before, 2 before that, …) and tier_rule. Whose rule was
+    `gate:<reason>` in one of the runs - 1 months before has `<reason>_until_clear` where nothing else shuts; an
+    arrear that comes and goes would otherwise move its customer to and fro. New and returning customers start clear.
+    """
+    rule = earlier["tier_rule"].astype("str")
+    shut = rule.str.startswith("gate:") & ~rule.str.endswith(UNTIL_CLEAR) & (earlier["month"] < runs)
+    last = (
+        earlier[shut.to_numpy(dtype=bool, na_value=False)].sort_values("month").drop_duplicates("customer_id")
+    )
+    reasons = last.set_index("customer_id")["tier_rule"].astype("str").str.removeprefix("gate:") + UNTIL_CLEAR
+    return gate.where(gate.notna() | previous_tier.isna(), customer_id.map(reasons)).astype("str")
+
+
 def assign(
-    frame: pd.DataFrame,
-    shares_ratio: Mapping[str, float],
-    key: Sequence[str],
-    band_ratio: float,
-    *,
-    policy_reset: bool = False,
+    frame: pd.DataFrame, cut: Cut, key: Sequence[str], band_ratio: float, *, policy_reset: bool = False
 ) -> pd.DataFrame:
     """`frame`, one row per active graded customer, with its tier and why; same rows, same order.
 
     Reads `customer_id`; `composite_score` (NaN = nothing measured: ranked last); `tie_break` (a second number,
     higher first; then customer_id); `gate` (null, or why the customer may not be key); `is_provisional` (may not
     be in the first tier); `previous_tier` (null, or any other name: new or returning, no band);
-    `override_tier` (null, or the tier that a person decided).
+    `override_tier` (null, or the tier that a person decided); and the measure of `cut` where it has limits.
 
     Adds `composite_rank` (1 = best), `composite_percentile` (share of the graded ranked below), `policy_tier`
-    (by rank alone), `tier`, `tier_rule`, `tier_edge_score`. Tier sizes are those of `counts`, with two
+    (by the policy alone), `tier`, `tier_rule`, `tier_edge_score`. Tier sizes are those of `cut`, with two
     exceptions: seats that nobody eligible is left to take pass to the next tier below, and where more customers
-    are overridden into a tier than it has seats, the tiers below (at the bottom: above) give up as many.
+    are overridden into a tier than it has seats, the tiers below (at the bottom: above) give up as many. Where the
+    cut has limits, sizes are whatever the figures give, and who lacks the figure is in the lowest tier.
 
     `tier_rule` is the first that holds:
     `override`; `gate:<reason>` and `provisional` where the customer would have had the seat without it;
     `policy_reset` (previous tiers ignored); `band` where previous tiers decided (without them the tier would be
-    another); `rank` where rank alone says the same; `eligible_rank` where gates and overrides of others moved
+    another); `rank` where the policy alone says the same; `eligible_rank` where gates and overrides of others moved
     the cut.
 
     `tier_edge_score`: the composite score down to which the customer keeps its tier while all other scores,
     previous tiers, gates and overrides stay as they are: the score of the customer that it may not fall behind,
     because then the first of those left out would overtake it (at equality the tie-break decides). Where its
     fall makes others at the edge change places among themselves it could fall a place or two further. 0 where no
-    fall would cost the tier; null for the lowest tier and overridden customers.
-
-    Under 20 customers a ranking says little, so tiers have fixed thresholds: the scores above which the tier's
-    share, with the tiers above it, of a normal population with mean 50 and 50/6 points per standard deviation
-    would lie (1/19/30/50: 69.4, 57.0, 50.0; strict, as a composite of several criteria varies less than one). The
-    band widens or narrows that share by 1 ± b in the same way. Sizes are then whatever the scores give, and
-    `policy_tier` is the threshold's without the band.
+    fall would cost the tier; null for the lowest tier, overridden customers, and where the composite does not decide.
 
     Raises TableError for repeated ids or an override into a tier that does not exist, ConfigError for a key tier
     that does not.
     """
-    names = list(shares_ratio)
+    names = list(cut.names)
     _check(frame, names, key)
-    order = _ranking(frame)
+    order = ranking(frame)
     ranked = _ranked(frame, order, names, policy_reset)
-    seat = _by_threshold if len(frame) < THRESHOLDS_BELOW else _by_count
-    seating = partial(seat, shares_ratio=shares_ratio, key=key, band_ratio=band_ratio)
+    seating = partial(_by_count, cut=cut, key=key, band_ratio=band_ratio)
+    if cut.sizes is None:
+        figure = frame[cut.measure].to_numpy(dtype=np.float64, na_value=np.nan)[order]
+        seating = partial(_by_limit, figure=figure, cut=cut, key=key)
     policy = seating(ranked.by_rank_alone()).tier
     plain = seating(ranked.without_history()).tier
     seated = seating(ranked)
@@ -136,7 +133,7 @@ def assign(
     shut = seated.is_barred & ranked.gated
     rule[shut] = "gate:" + gate[shut]
     rule[overridden] = "override"
-    edge[overridden | (tier == len(names) - 1)] = math.nan
+    edge[overridden | (tier == len(names) - 1) | (cut.measure != "composite_score")] = math.nan
 
     n = len(frame)
     rank = np.arange(1, n + 1)
@@ -154,6 +151,38 @@ def assign(
         }
     )
     return frame.assign(**added.take(place).set_axis(frame.index))
+
+
+def hold_unconfirmed(
+    assigned: pd.DataFrame, names: Sequence[str], earlier: pd.DataFrame, runs: int
+) -> pd.DataFrame:
+    """`assigned` with moves taken back that fewer than `runs` months in a row, this one included, have asked for.
+
+    `earlier`: customer_id, month (1 = the month before) and policy_tier, one row per customer and month. A move is
+    confirmed where the policy tier of each of the runs - 1 months before lies beyond the tier held, in the same
+    direction. Decisions, gates, new and returning customers and a new policy take effect at once. Sizes are then
+    whatever comes out; who waits has the rule `unconfirmed`, and no edge.
+    """
+    if runs <= 1:
+        return assigned
+    earlier = earlier[earlier["month"] < runs]
+    held, now = _codes(assigned["previous_tier"], names), _codes(assigned["tier"], names)
+    asked = pd.DataFrame({"code": _codes(earlier["policy_tier"], names)}).groupby(
+        earlier["customer_id"].to_numpy()
+    )["code"]
+    spans = asked.agg(["min", "max", "count"]).reindex(assigned["customer_id"].to_numpy())
+    seen = spans["count"].to_numpy(np.float64) >= runs - 1
+    up = seen & (spans["max"].to_numpy(np.float64) < held)
+    down = seen & (spans["min"].to_numpy(np.float64) > held)
+    rule = assigned["tier_rule"]
+    at_once = rule.str.startswith("gate:") | rule.isin(["override", "policy_reset", "provisional"])
+    moved = (held != NO_TIER) & (now != held) & ~at_once.to_numpy(bool)
+    waits = moved & ~np.where(now < held, up, down)
+    return assigned.assign(
+        tier=assigned["tier"].mask(waits, assigned["previous_tier"]),
+        tier_rule=rule.mask(waits, "unconfirmed"),
+        tier_edge_score=assigned["tier_edge_score"].mask(waits, math.nan),
+    )
 
 
 def tier_change(tier: pd.Series, previous_tier: pd.Series, order: Sequence[str]) -> pd.Series:
@@ -208,20 +237,18 @@ class _Seating:
     edge_score: Floats
 
 
-def _by_count(
-    ranked: _Ranked, shares_ratio: Mapping[str, float], key: Sequence[str], band_ratio: float
-) -> _Seating:
+def _by_count(ranked: _Ranked, cut: Cut, key: Sequence[str], band_ratio: float) -> _Seating:
     """Fills the tiers from the highest down with exactly their number of the smallest adjusted ranks."""
     n = len(ranked.score)
     rank = np.arange(1, n + 1)
     factors = _band_factors(band_ratio)
-    sizes = counts(n, shares_ratio)
+    sizes = cut.sizes or ()
     tier = ranked.override.copy()
     is_barred = np.zeros(n, dtype=bool)
     edge_score = np.zeros(n)
-    seats = _seats(list(sizes.values()), np.bincount(tier[tier != NO_TIER], minlength=len(sizes)))
+    seats = _seats(sizes, np.bincount(tier[tier != NO_TIER], minlength=len(sizes)))
     unfilled = 0
-    for level, name in enumerate(sizes):
+    for level, name in enumerate(cut.names):
         free, barred, was = tier == NO_TIER, ranked.barred(level, name in key), ranked.was(level)
         adjusted = rank * factors[was]
         eligible = np.flatnonzero(free & ~barred)
@@ -242,37 +269,23 @@ def _by_count(
     return _Seating(tier, is_barred, edge_score)
 
 
-def _by_threshold(
-    ranked: _Ranked, shares_ratio: Mapping[str, float], key: Sequence[str], band_ratio: float
-) -> _Seating:
-    """Gives each customer the highest tier whose fixed threshold its score reaches."""
+def _by_limit(ranked: _Ranked, figure: Floats, cut: Cut, key: Sequence[str]) -> _Seating:
+    """Gives each customer the highest tier whose limit its figure reaches."""
     n = len(ranked.score)
-    score = np.nan_to_num(ranked.score, nan=-math.inf)
+    score = np.nan_to_num(figure, nan=-math.inf)
     tier = ranked.override.copy()
     is_barred = np.zeros(n, dtype=bool)
     edge_score = np.zeros(n)
-    upper = 0.0
-    for level, (name, share) in enumerate(shares_ratio.items()):
-        upper += share
-        free, barred = tier == NO_TIER, ranked.barred(level, name in key)
-        if level == len(shares_ratio) - 1:
-            tier[free] = level
-            break
-        limits = [_threshold(upper * width) for width in (1 + band_ratio, 1.0, 1 - band_ratio)]
+    for level, limits in enumerate(cut.limits):
+        free, barred = tier == NO_TIER, ranked.barred(level, cut.names[level] in key)
         limit = np.array(limits)[ranked.was(level)]
         reaches = free & (score >= limit)
         is_barred |= reaches & barred
         taken = reaches & ~barred
         tier[taken] = level
         edge_score[taken] = limit[taken]
+    tier[tier == NO_TIER] = len(cut.names) - 1
     return _Seating(tier, is_barred, edge_score)
-
-
-def _threshold(share: float) -> float:
-    """Score above which `share` of a normal population of scores lies."""
-    if share <= 0 or share >= 1:
-        return math.inf if share <= 0 else 0.0
-    return min(max(50 + POINTS_PER_Z * NormalDist().inv_cdf(1 - share), 0.0), 100.0)
 
 
 def _seats(sizes: Sequence[int], overridden: Ints) -> list[int]:
@@ -332,25 +345,6 @@ def _check(frame: pd.DataFrame, names: Sequence[str], key: Sequence[str]) -> Non
             f"overrides: expected a tier among {', '.join(names)}, found {len(wrong)} others, "
             f"first {wrong.head(3).to_dict('records')}. Correct or withdraw them."
         )
-
-
-def _ranking(frame: pd.DataFrame) -> Ints:
-    """Rows from best to last: composite, then tie_break, both descending with NaN last, then customer_id."""
-    score = -frame["composite_score"].to_numpy(dtype=np.float64, na_value=np.nan)
-    second = -frame["tie_break"].to_numpy(dtype=np.float64, na_value=np.nan)
-    order = np.lexsort((second, score))
-    # Sorting a million strings costs more than all the rest: ids are compared only where they decide.
-    tied = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for values in (score[order], second[order]):
-        tied &= (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
-    if not tied.any():
-        return order
-    run = np.cumsum(np.append(True, ~tied))
-    member = np.append(False, tied) | np.append(tied, False)
-    rows = order[member]
-    again = pd.DataFrame({"run": run[member], "id": frame["customer_id"].to_numpy()[rows], "row": rows})
-    order[member] = again.sort_values(["run", "id"])["row"].to_numpy()
-    return order
 
 
 def _ranked(frame: pd.DataFrame, order: Ints, names: Sequence[str], policy_reset: bool) -> _Ranked:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clv import composite, tiers
+from clv import composite, policies, tiers
 from clv.config import CompositeSettings, GateSettings, TierSettings
 
 NUMBERS = Path(__file__).parent / "population.csv"
@@ -58,7 +58,7 @@ def _grade(population: pd.DataFrame, weights: Mapping[str, float]) -> pd.DataFra
         previous_tier=nobody,
         override_tier=nobody,
     )
-    result = tiers.assign(frame, POLICY.shares_ratio, POLICY.key, POLICY.band_ratio)
+    result = tiers.assign(frame, policies.cut_of(frame, POLICY), POLICY.key, POLICY.band_ratio)
     return result.set_index("customer_id")
 
 

@@ -167,7 +167,7 @@ class _Scene:
         )
         values: dict[str, Floats | Texts] = {"own": own_text if category else own}
         effect = words.points(value)
-        criterion = words["criteria"].get(concept.criterion) if len(self.points) > 1 else None
+        criterion = words.criterion_name(concept.criterion) if len(self.points) > 1 else None
         if criterion:
             effect = fill(words["effect"], len(rows), points=effect, criterion=criterion)
         peer_fact: Texts | None = None

@@ -95,18 +95,23 @@ class Words:
 
     def preference(self, feature: Feature) -> int:
         """The place of a feature's fact among those of its concept, the most telling first."""
-        kind = feature.concept.partition(":")[0]
-        return list(self["concepts"][kind]["facts"]).index(
-            "attribute" if kind == "attribute" else feature.name
-        )
+        kind, of_what, _ = feature.concept.partition(":")
+        return list(self["concepts"][kind]["facts"]).index(kind if of_what else feature.name)
 
     def concept_name(self, concept: str) -> str:
         """What a concept is about, within a sentence."""
-        kind, _, attribute = concept.partition(":")
-        return self.label(attribute) if kind == "attribute" else str(self["concepts"][kind]["name"])
+        kind, of_what, name = concept.partition(":")
+        return self.label(name) if of_what else str(self["concepts"][kind]["name"])
+
+    def criterion_name(self, criterion: str) -> str | None:
+        """What a criterion is called behind its points."""
+        own = self.config.standards.get(criterion)
+        return own.label if own else self["criteria"].get(criterion)
 
     def label(self, attribute: str) -> str:
-        """The label of an attribute; of the segment, where segments are what a model knows."""
+        """The label of an attribute or own standard; of the segment, where segments are what a model knows."""
+        if attribute in self.config.standards:
+            return self.config.standards[attribute].label
         declared = self.config.attributes.get(attribute)
         if declared is None:
             return str(self["segment"])
@@ -131,8 +136,8 @@ class Words:
         )
 
     def _fact_template(self, feature: Feature, basis: str) -> str:
-        kind, _, attribute = feature.concept.partition(":")
-        concept, name = self["concepts"].get(kind, {}), "attribute" if attribute else feature.name
+        kind, of_what, _ = feature.concept.partition(":")
+        concept, name = self["concepts"].get(kind, {}), kind if of_what else feature.name
         for variant in (basis, self.config.order_amount.measure, "facts"):
             if name in concept.get(variant, {}):
                 return str(concept[variant][name])

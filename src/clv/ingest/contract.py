@@ -29,6 +29,7 @@ STOPS: Mapping[str, str] = {
     "mostly_null_ids": "an identifier is empty in more than half of the rows",
     "too_many_set_aside": "more than `contract.maximum_rejected_ratio` of a table's visible rows, and more than "
     "`contract.tolerated_rows` of them, would be set aside",
+    "cycle": "account groups that are customers themselves belong to each other in a circle on the day of the run",
     "duplicate_key": "two rows share the key of `customers` (with `valid_from` where given), `products`, "
     "`invoices` or `exchange_rates`, or a `line_id`, `payment_id` or `event_id`",
 }
@@ -187,7 +188,7 @@ ROW_RULES: tuple[Rule, ...] = (
         "unknown_criterion",
         Action.SET_ASIDE,
         "criterion NOT IN ({criteria})",
-        f"a judgement is on none of {', '.join(f'`{name}`' for name in CRITERIA)}",
+        f"a judgement is on none of {', '.join(f'`{name}`' for name in CRITERIA)}, nor on an own standard",
         "criterion",
         tables=("judgements",),
     ),
@@ -318,8 +319,8 @@ def _bound(table: Table, config: Config, has_currency: bool, knows_customers: bo
     names = {
         "dated_by": table.dated_by or "NULL",
         "last_day": "valid_to" if "valid_to" in table.names else "valid_until",
-        "criteria": _listed(CRITERIA),
-        "tiers": _listed((*config.tiers.shares_ratio, *config.tiers.prospect_shares_ratio)),
+        "criteria": _listed((*CRITERIA, *config.standards)),
+        "tiers": _listed((*config.tiers.names, *config.tiers.prospect_shares_ratio)),
         "default_terms_days": str(config.payment.default_terms_days),
         "foreign": str(has_currency),
     }

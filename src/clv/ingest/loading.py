@@ -12,6 +12,7 @@ import duckdb
 from clv.config import Attribute, Config, Source
 from clv.errors import ConfigError, TableError
 from clv.ingest.contract import ROW_RULES, bound_rules
+from clv.ingest.links import refuse_cycles
 from clv.ingest.sources import Relation, opened
 from clv.ingest.staging import FILTERED, LATER, STAGED, Staging, rate_sql, row_key
 from clv.tables import CORE, PUBLISHED, Column, Table
@@ -73,6 +74,7 @@ def load(db: Engine, config: Config, as_of: date) -> Loaded:
     load.complete_customers()
     load.truncate_left()
     load.refuse_empty()
+    refuse_cycles(db, as_of)
     return Loaded(
         row_counts={name: load.count(name) for name in CORE},
         rejected=load.count("rejected_rows"),

@@ -7,6 +7,7 @@ Rows with equal predictions share the mean of what they realised, so the order o
 from clv.plots.drivers import shap_summary
 from clv.plots.forecasts import calibration, course, decile_bars, gains, lorenz, origins, tier_bars
 from clv.plots.pyramids import pyramid
+from clv.plots.quadrants import quadrants
 
 __all__ = [
     "calibration",
@@ -16,6 +17,7 @@ __all__ = [
     "lorenz",
     "origins",
     "pyramid",
+    "quadrants",
     "shap_summary",
     "tier_bars",
 ]

@@ -1,0 +1,134 @@
+"""A million customers graded: scores, composite, gates, tiers under the band, firmness, quadrants; and memory.
+
+    .venv/bin/python benchmarks/grading.py --customers 1000000
+
+Values are drawn, the month before is drawn too, so every rule has work to do. The baseline is one sort of the
+composite, which no ranking can do without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pandas as pd
+
+from clv import grades
+from clv.config import Config
+from clv.criteria import Measured
+from clv.firmness import Changes
+
+AS_OF = date(2026, 1, 1)
+KINDS = {
+    "lifetime_value": "log", "payment": "payment", "payment_record": "record", "contribution": "asinh",
+    "order_amount": "log1p",
+}  # fmt: skip
+
+
+def company(n: int, seed: int = 1) -> tuple[Measured, pd.DataFrame]:
+    """What would have been measured of `n` customers, and the month before."""
+    rng = np.random.default_rng(seed)
+    worth = rng.lognormal(6, 1.5, n)
+    late, on_time = rng.beta(1, 8, n), rng.beta(8, 1, n)
+    ids = pd.Series(np.char.add("C", np.char.zfill(np.arange(n).astype(str), 8)), dtype="str")
+    customers = pd.DataFrame(
+        {
+            "customer_id": ids,
+            "is_active": rng.random(n) < 0.9,
+            "clv": worth,
+            "contribution_margin": worth * rng.normal(0.8, 0.4, n),
+            "order_amount": worth * 5,
+            "revenue": worth * 5,
+            "late_payment_probability": late,
+            "on_time_share_ratio": on_time,
+            "overdue_balance_ratio": np.where(rng.random(n) < 0.05, 0.5, 0.0),
+            "open_balance": worth / 10,
+            "probability_active": rng.beta(5, 1, n),
+            "bad_debt": pd.Series(None, index=range(n), dtype="str"),
+            "is_blocked": False,
+            "account_group_id": pd.Series(None, index=range(n), dtype="str"),
+        }
+    )
+    values = pd.DataFrame(
+        {
+            "lifetime_value": worth,
+            "payment": late,
+            "payment_record": on_time,
+            "contribution": customers["contribution_margin"],
+            "order_amount": customers["order_amount"],
+        }
+    )
+    nobody = pd.DataFrame({"customer_id": [], "prospect_value": [], "judgement": []})
+    measured = Measured(
+        customers=customers,
+        values=values,
+        prospects=nobody,
+        prospect_values=nobody[["prospect_value"]].set_axis(["prospect"], axis=1),
+        kinds=KINDS,
+        references={},
+        off={},
+        fallback={},
+        payment_rows=pd.DataFrame(),
+    )
+    noisy = np.argsort(-worth * rng.lognormal(0, 0.1, n), kind="stable")
+    tier = np.empty(n, dtype=object)
+    names = np.repeat(
+        ["important", "main", "ordinary", "small"], (np.array([0.01, 0.19, 0.30, 0.50]) * n).astype(int)
+    )
+    tier[noisy[: len(names)]] = names
+    tier[noisy[len(names) :]] = "small"
+    previous = pd.DataFrame({"customer_id": ids, "value_source": "history", "tier": tier})
+    return measured, previous
+
+
+@contextmanager
+def timed(what: str, times: dict[str, float]) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    times[what] = time.perf_counter() - started
+
+
+def main(n: int, say: Callable[[str], None] = print) -> None:
+    sources = {
+        "order_lines": {"path": "orders.csv"},
+        "invoices": {"path": "i.csv"},
+        "payments": {"path": "p.csv"},
+    }
+    config = Config.model_validate({"company": "bench", "reporting_currency": "EUR", "sources": sources})
+    measured, previous = company(n)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times: dict[str, float] = {}
+    with timed("scales", times):
+        grading = grades.fit_grading(measured, AS_OF)
+    changes = {name: Changes(tuple(range(10, 100, 10)), (2.0,) * 10) for name in KINDS}
+    nobody = pd.DataFrame({"customer_id": [], "tier": []})
+    with timed("grades, tiers, firmness, quadrants", times):
+        graded = grades.grade_customers(
+            measured, replace(grading, changes=changes), config, previous, nobody, policy_reset=False
+        )
+    with timed("tables", times):
+        grades.grades_table(graded, {}, "contribution")
+        grades.criteria_table(graded, measured)
+        grades.tier_summary(graded)
+    with timed("one sort (baseline)", times):
+        np.argsort(graded.frame["composite_score"].to_numpy(), kind="stable")
+    floor = times["one sort (baseline)"]
+    for name, seconds in times.items():
+        say(f"{name:<40}{seconds:7.1f} s {seconds / floor:7.0f} × one sort")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    total = sum(times.values()) - floor
+    say(f"{n:,} customers: {total:.1f} s, peak {peak / 2**20:.1f} GB ({before / 2**20:.1f} before)")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--customers", type=int, default=1_000_000)
+    main(parser.parse_args().customers)

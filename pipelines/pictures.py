@@ -1,0 +1,94 @@
+"""The pictures of the documentation: the demo company's month, and each policy of tiers on the same customers.
+
+    python pipelines/pictures.py --config configs/demo.yaml --as-of 2026-03-01 --out docs
+
+Reads the published month and writes PNG files: `pyramid.png`, `policies/<policy>.png`, `policies/quadrants.png`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clv import program
+from clv.program import AsOf, ConfigPath, Overrides
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clv.config import Config
+
+# Policies as the documentation shows them: what is chosen, beside the demo's other settings.
+SHOWN = {
+    "pyramid": {},
+    "three_classes": {"policy": "three_classes"},
+    "value_shares": {"policy": "value_shares"},
+    "counts": {"policy": "counts", "counts": {"key account": 25, "inside sales": 300}, "basic": "web shop"},
+    "thresholds": {
+        "policy": "thresholds",
+        "thresholds": {"gold": 20_000, "silver": 5_000, "bronze": 1_000},
+        "measure": "order_amount",
+    },
+}
+
+
+def published(config: Config, as_of: date) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tier summary of the customers, and their grades, as published."""
+    from clv import publish
+
+    with publish.reader(config) as read:
+        of_month = "WHERE as_of_date = ? AND value_source = 'history'"
+        summary = read(f"SELECT * FROM clv.tier_summary {of_month} ORDER BY position", as_of)
+        grades = read(f"SELECT * FROM clv.grades {of_month} ORDER BY composite_rank, customer_id", as_of)
+    return summary[summary["tier"] != "inactive"], grades[grades["tier"] != "inactive"]
+
+
+def recut(grades: pd.DataFrame, chosen: dict[str, object]) -> pd.DataFrame:
+    """Customers and contribution by tier under another policy, by the published composite, gates left out."""
+    import pandas as pd
+
+    from clv import policies, tiers
+    from clv.settings.grading import TierSettings
+
+    settings = TierSettings.model_validate(chosen)
+    nobody = pd.Series(None, index=grades.index, dtype="str")
+    frame = grades[["customer_id", "composite_score", "contribution_margin", "order_amount", "clv"]].assign(
+        tie_break=grades["clv"], gate=nobody, is_provisional=False, previous_tier=nobody, override_tier=nobody
+    )
+    assigned = tiers.assign(frame, policies.cut_of(frame, settings), settings.key, settings.band_ratio)
+    held = assigned.groupby("tier")["contribution_margin"].agg(["size", "sum"]).reindex(list(settings.names))
+    held = held.set_axis(["customers", "contribution_margin"], axis=1).fillna(0.0)
+    return held.reset_index(names="tier")
+
+
+def main(
+    config: ConfigPath,
+    as_of: AsOf,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs"),
+    set_: Overrides = None,
+) -> None:
+    """Draw the pictures of the documentation from a published month."""
+    from clv import plots
+    from clv.config import load
+
+    program.start_logging("text")
+    settings = load(config, set_ or ())
+    day = as_of.date()
+    summary, grades = published(settings, day)
+    folder = out / "policies"
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"{settings.company.capitalize()}, {day}: customers and profit by tier"
+    plots.pyramid(summary, title=title).savefig(out / "pyramid.png", dpi=120)
+    for name, chosen in SHOWN.items():
+        table = recut(grades, chosen)
+        plots.pyramid(table, title=f"Policy {name}").savefig(folder / f"{name}.png", dpi=110)
+    plots.quadrants(grades, settings.quadrants).savefig(folder / "quadrants.png", dpi=110)
+    for path in (out / "pyramid.png", *sorted(folder.glob("*.png"))):
+        program.LOG.info("%s", path)
+
+
+if __name__ == "__main__":
+    program.run(main)

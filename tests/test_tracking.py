@@ -21,8 +21,9 @@ import pytest
 import yaml
 
 from clv import tracking
+from clv.config import PaymentSettings
 from clv.errors import ConfigError, ModelError
-from clv.models import payment_delay, payment_features
+from clv.models import payment_curve, payment_delay, payment_features
 from clv.pyfunc import PREDICTORS
 
 FILES = {"model.txt": "tree\nversion=v4\n", "scaling.json": '{"mean": 1.5}'}
@@ -449,19 +450,31 @@ def payment_model() -> Any:
 
     rng = np.random.default_rng(5)
     inputs = rng.normal(size=(200, len(payment_features.NAMES)))
-    late, days = (
+    edges = payment_curve.edges_of(PaymentSettings())
+    late, trees = (
         lgb.train(
-            {"objective": "cross_entropy", "num_leaves": 4, "num_threads": 1, "seed": 1, "verbose": -1},
-            lgb.Dataset(inputs, label=label),
+            {"objective": objective, "num_leaves": 4, "num_threads": 1, "seed": 1, "verbose": -1},
+            lgb.Dataset(X, label=(inputs[:, 0] > 0).astype(float)),
             num_boost_round=5,
         )
-        for label in ((inputs[:, 0] > 0).astype(float), rng.uniform(size=200))
+        for objective, X in (
+            ("binary", inputs),
+            ("poisson", np.column_stack([inputs, rng.choice(edges, 200)])),
+        )
     )
     shrinkages = tuple(
         payment_features.Shrinkage(name, 0.2, {"retail": 0.3}, 10.0) for name in payment_features.RATIOS
     )
     return payment_delay.PaymentDelay(
-        late, days, shrinkages, 0.1, np.zeros(inputs.shape[1]), 30, 180, {"invoices": 200.0}
+        late=late,
+        chances=payment_curve.Chances(trees, -3.0, edges),
+        shrinkages=shrinkages,
+        logit_shift=0.1,
+        reference=np.zeros(inputs.shape[1]),
+        late_after_days=30,
+        cap_days=180,
+        support=(payment_delay.Support(30, 200, 90, True),),
+        detail={"invoices": 200.0},
     )
 
 

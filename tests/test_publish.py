@@ -226,6 +226,11 @@ def _outlook(tables: Tables) -> None:
     tables["value_outlook"] = [pd.DataFrame([row])]
 
 
+def _falling(tables: Tables) -> None:
+    row = {"customer_id": "a", "horizon_months": 3, "clv": 5.0, "clv_low": 4.0, "clv_high": 7.0}
+    tables["value_outlook"] = [pd.DataFrame([row, row | {"horizon_months": 6, "clv": 4.5}])]
+
+
 def _paid_in_the_past(tables: Tables) -> None:
     row = {"invoice_id": "i", "customer_id": "a", "amount_open": 5.0, "days_open": 9}
     row["expected_payment_date"] = date(2000, 1, 1)
@@ -242,6 +247,7 @@ BROKEN: dict[str, tuple[Callable[[Tables], None], str]] = {
     "probability above 1": (_set("grades", "probability_active", 1.01), "outside 0-1"),
     "interval": (_set("grades", "clv_low", 101.0), "intervals"),
     "interval of the outlook": (_outlook, "intervals"),
+    "value that falls with the horizon": (_falling, "fall as the horizon grows"),
     "payment in the past": (_paid_in_the_past, "expected to be paid in the past"),
     "rank twice": (_set("grades", "composite_rank", 2), "ranks"),
     "weights": (_set("criteria", "weight", 0.9), "weights"),

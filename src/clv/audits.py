@@ -80,6 +80,11 @@ _AUDITS = {
         SELECT (SELECT count(*) FROM {STAGED}.grades WHERE clv NOT BETWEEN clv_low AND clv_high
                 OR prospect_value NOT BETWEEN prospect_value_low AND prospect_value_high)
             + (SELECT count(*) FROM {STAGED}.value_outlook WHERE clv NOT BETWEEN clv_low AND clv_high)""",
+    "values that fall as the horizon grows": f"""
+        SELECT count(*) FROM (
+            SELECT clv, lag(clv) OVER (PARTITION BY customer_id ORDER BY horizon_months) AS shorter
+            FROM {STAGED}.value_outlook)
+        WHERE shorter >= 0 AND clv < shorter""",
     "ranks held by more than one": f"""
         SELECT count(*) FROM (
             SELECT 1 FROM {STAGED}.grades WHERE composite_rank IS NOT NULL

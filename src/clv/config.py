@@ -86,7 +86,7 @@ class LifetimeValueSettings(Section):
     horizon_months: Count = 12
     discount_rate_annual_ratio: NotNegative = 0.10
     outlook_months: list[Count] = [3, 6, 12, 120]
-    purchase_model: Literal["bgnbd", "mbgnbd", "pareto_nbd", "auto"] = "bgnbd"
+    purchase_model: Literal["pareto_nbd", "bgnbd", "mbgnbd", "auto"] = "pareto_nbd"
     snapshots: Count = 4
     snapshot_step_days: Count = 30
     min_history_days: Count = 60

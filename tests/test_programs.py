@@ -311,7 +311,7 @@ def test_the_pyramid_of_customers_stands_beside_the_pyramid_of_profit(shown: Any
     assert re.search(r"█+ +\d+%", customers)
     assert re.search(r"−?\d+%", profit)
     assert "Do tiers make sense here? 1 of 3: tiers say little here" in lines
-    assert "  1: no: [b]whatever[/b]" in lines
+    assert "  ✗ 1 [b]whatever[/b]" in lines
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -203,14 +203,24 @@ def _verdict(facts: pd.DataFrame) -> list[Text]:
     lines = [Text(f"\nDo tiers make sense here? {passed['value']:.0f} {passed['detail']}", style="bold")]
     for name in ("tiering_number_of_customers", "tiering_repeat_business", "tiering_concentration"):
         row = known[name]
-        figure = "–" if row["value"] != row["value"] else f"{row['value']:,.2f}".removesuffix(".00")
-        lines.append(Text(f"  {figure}: {row['detail']}"))
+        verdict, _, what = row["detail"].partition(": ")
+        figure = f"{row['value']:,.0f}" if name == "tiering_number_of_customers" else f"{row['value']:.0%}"
+        sign = "✓" if verdict == "yes" else "✗"
+        lines.append(Text(f"  {sign} {'–' if row['value'] != row['value'] else figure} {_plain(what)}"))
     called = [known.get(f"quadrant_{kind}") for kind in ("large_disloyal", "small_disloyal")]
     return lines + [
-        Text(f"  {row['value']:,.0f} {row['detail']}", style="yellow")
+        Text(
+            f"  {row['value']:,.0f} customers {_plain(row['detail'].partition('; first ')[0])}",
+            style="yellow",
+        )
         for row in called
         if row and row["value"]
     ]
+
+
+def _plain(words: str) -> str:
+    """Names of columns and quadrants as words."""
+    return words.replace("_", " ")
 
 
 def _heading(customer: dict[str, Any], currency: str) -> Text:

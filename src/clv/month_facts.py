@@ -131,19 +131,21 @@ def sense(frame: pd.DataFrame, measured: Measured, config: Config) -> Iterator[F
             "tiering_number_of_customers",
             float(len(frame)),
             len(frame) > limits.manageable_customers,
-            f"customers, against {limits.manageable_customers:,} whom one can know by name",
+            f"customers, more than the {limits.manageable_customers:,} one can know by name"
+            if len(frame) > limits.manageable_customers
+            else f"customers: the {limits.manageable_customers:,} one can know by name need no tiers",
         ),
         (
             "tiering_repeat_business",
             repeat,
             repeat >= limits.repeat_share_ratio,
-            f"share of customers who ordered on two days or more, {limits.repeat_share_ratio:.0%} needed",
+            f"of the customers ordered on two days or more, {limits.repeat_share_ratio:.0%} needed",
         ),
         (
             "tiering_concentration",
             top,
             top >= limits.top_20_share_ratio,
-            f"share of the last 12 months' {basis} with the best 20 %, {limits.top_20_share_ratio:.0%} needed",
+            f"of the last 12 months' {basis} with the best 20 %, {limits.top_20_share_ratio:.0%} needed",
         ),
     ]
     passed = sum(bool(held) for _, _, held, _ in tests)

@@ -207,15 +207,12 @@ def _verdict(facts: pd.DataFrame) -> list[Text]:
         figure = f"{row['value']:,.0f}" if name == "tiering_number_of_customers" else f"{row['value']:.0%}"
         sign = "✓" if verdict == "yes" else "✗"
         lines.append(Text(f"  {sign} {'–' if row['value'] != row['value'] else figure} {_plain(what)}"))
-    called = [known.get(f"quadrant_{kind}") for kind in ("large_disloyal", "small_disloyal")]
-    return lines + [
-        Text(
-            f"  {row['value']:,.0f} customers {_plain(row['detail'].partition('; first ')[0])}",
-            style="yellow",
-        )
-        for row in called
-        if row and row["value"]
-    ]
+    for kind in ("large_disloyal", "small_disloyal"):
+        row = known.get(f"quadrant_{kind}")
+        if row and row["value"]:
+            name, _, held = row["detail"].partition("; first ")[0].partition(": ")
+            lines.append(Text(f"  {_plain(name)}: {row['value']:,.0f} customers, {held}", style="yellow"))
+    return lines
 
 
 def _plain(words: str) -> str:

@@ -454,7 +454,8 @@ def test_without_repeat_buyers_the_trees_speak_alone(company: Company) -> None:
 def test_gamma_gamma_reads_all_orders(company: Company, models: dict[str, LifetimeValue]) -> None:
     bought = company.present[company.present["order_count"] >= 1]
     names = ("frequency", "recency_days", "T_days", "order_count", "mean_order_value")
-    fitted = btyd.fit(*(bought[name].to_numpy(np.float64) for name in names))
+    columns = (bought[name].to_numpy(np.float64) for name in names)
+    fitted = btyd.fit(*columns, purchase_model="pareto_nbd")  # the default of the configuration
     purchases = models["tweedie"].purchases
     assert purchases is not None
     assert purchases.fitted == fitted

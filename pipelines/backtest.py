@@ -166,7 +166,7 @@ def main(
             progress=program.LOG.info,
         )
         if report is not None:
-            _write(report, json.dumps(graded, indent=2, ensure_ascii=False) + "\n")
+            program.write_text(report, json.dumps(graded, indent=2, ensure_ascii=False) + "\n")
         show_rolling(graded)
         return
     found, judged = judge(settings, as_of.date(), horizon)
@@ -175,7 +175,7 @@ def main(
     from clv import evidence, exhibits, pages, tracking
 
     if report is not None:
-        _write(report, evidence.as_json(found))
+        program.write_text(report, evidence.as_json(found))
     show_backtest(found)
     if html is None and not mlflow:
         return
@@ -183,7 +183,7 @@ def main(
         shown = exhibits.of_backtest(found, judged, settings)
         page = pages.of_backtest(settings, found, shown)
     if html is not None:
-        _write(html, page)
+        program.write_text(html, page)
     if mlflow:
         with step("logging in MLflow"):
             place = settings.mlflow
@@ -192,11 +192,6 @@ def main(
             tags = {"kind": "backtest", "as_of": found["as_of"], "horizon_days": found["horizon_days"]}
             with tracking.training_run(store, name, params=params, tags=tags) as run:
                 evidence.log_backtest(run, settings, found, shown, page)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

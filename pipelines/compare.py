@@ -77,8 +77,7 @@ def main(
 
     both, found = compare(settings, as_of.date(), run)
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        program.write_text(report, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     show_comparison(settings, both, found)
 
 

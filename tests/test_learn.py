@@ -125,9 +125,7 @@ def test_a_model_below_last_period_spend_is_refused(tmp_path: Path, monkeypatch:
         rng = np.random.default_rng(1)
         noise = rng.permutation(trial.forecasts["model"].value)
         worse = value.Forecast(trial.forecasts["model"].value + 3 * noise)
-        return value.ValueTrial(
-            trial.forecasts | {"model": worse}, trial.realised, trial.before_cost, trial.realised_before_cost
-        )
+        return value.ValueTrial(trial.forecasts | {"model": worse}, trial.realised)
 
     monkeypatch.setattr(value.ValueForecasts, "judged", blunted)
     rng = np.random.default_rng(5)

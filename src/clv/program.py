@@ -62,6 +62,12 @@ def models_run(text: str | None) -> str | None:
     return name
 
 
+def write_text(path: Path, text: str) -> None:
+    """A report that was asked for as a file, in a folder made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def step(what: str) -> Iterator[None]:
     """Show that `what` is under way, and how long it took: a spinner on a terminal, a log line otherwise."""

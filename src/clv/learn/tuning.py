@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 ORIGINS, STEP_DAYS = 3, 30
+SHAPE = ("num_leaves", "rounds", "learning_rate", "tweedie_variance_power")  # settings that are searched
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,7 @@ def tune_lifetime_value(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed))
-    now = config.lifetime_value
-    study.enqueue_trial(
-        {
-            "num_leaves": now.num_leaves,
-            "rounds": now.rounds,
-            "learning_rate": now.learning_rate,
-            "tweedie_variance_power": now.tweedie_variance_power,
-        },
-        skip_if_exists=False,
-    )
+    study.enqueue_trial(config.lifetime_value.model_dump(include=set(SHAPE)))
     study.optimize(worth, timeout=minutes * 60)
     trials = pd.DataFrame([{**trial.params, "normalised_gini": trial.value} for trial in study.trials])
     return Tuned(with_shape(config, study.best_params), trials, tuple(origin for origin, *_ in worlds))

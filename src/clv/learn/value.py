@@ -53,12 +53,7 @@ class ValueForecasts:
     def judged(self, db: Engine, config: Config) -> ValueTrial:
         """These forecasts beside what then happened, which `db` knows."""
         frame = with_outcome(db, self.frame, self.as_of, self.horizon, config, self.basis)
-        return ValueTrial(
-            self.forecasts,
-            frame["realised_contribution"].to_numpy(np.float64),
-            self.before_cost,
-            frame["realised_value"].to_numpy(np.float64),
-        )
+        return ValueTrial(self.forecasts, frame["realised_contribution"].to_numpy(np.float64))
 
     def course(self, db: Engine, config: Config) -> pd.DataFrame:
         """What then came week by week, which `db` knows, beside what was forecast: see clv.learn.course."""
@@ -67,15 +62,10 @@ class ValueForecasts:
 
 @dataclass(frozen=True)
 class ValueTrial:
-    """Forecasts of value beside `realised`, what customers then brought after their cost to serve.
-
-    `before_cost` and `realised_before_cost`: the model's forecast and what happened before that cost.
-    """
+    """Forecasts of value beside `realised`, what customers then brought after their cost to serve."""
 
     forecasts: dict[str, Forecast]
     realised: Floats
-    before_cost: Floats
-    realised_before_cost: Floats
 
     def report(self, seed: int) -> Report:
         """Figures per forecast."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,22 +51,25 @@ def learn_outlooks(
     """
     newest = (training["snapshot_date"] == training["snapshot_date"].max()).to_numpy(bool)
     judged = newest if horizon_days >= SEASONAL_DAYS else np.ones(len(training), dtype=bool)
+    asked = sorted(horizons.items())
+    days_ahead = [days for _, days in asked]
+    paces = _paces(purchases, training, days_ahead, horizon_days, discount_rate_annual_ratio)
     learned: list[Outlook] = []
-    for months, days in sorted(horizons.items()):
+    for i, (months, days) in enumerate(asked):
         if days >= horizon_days:
             learned.append(Outlook(months, days, 1.0, None))
             continue
         realised = training[f"realised_value_{months}"].to_numpy(np.float64)
-        paced = predicted * _pace(purchases, training, days, horizon_days, discount_rate_annual_ratio)
-        ratio = float(realised[judged].sum()) / float(paced[judged].sum())
-        learned.append(Outlook(months, days, max(ratio, 0.0), None))
-        share = shares(learned, horizon_days, purchases, training, discount_rate_annual_ratio)[:, -1]
-        learned[-1] = Outlook(months, days, max(ratio, 0.0), Interval.fit(predicted * share, realised))
+        paced = predicted * paces[:, i]
+        ratio = max(float(realised[judged].sum()) / float(paced[judged].sum()), 0.0)
+        outlook = Outlook(months, days, ratio, None)
+        share = _shares([*learned, outlook], paces, horizon_days)[:, i]
+        learned.append(replace(outlook, interval=Interval.fit(predicted * share, realised)))
     return tuple(learned)
 
 
 def shares(
-    outlooks: tuple[Outlook, ...] | list[Outlook],
+    outlooks: Sequence[Outlook],
     horizon_days: int,
     purchases: BuyTillYouDie | None,
     frame: pd.DataFrame,
@@ -76,27 +79,39 @@ def shares(
 
     Never falling from a shorter horizon to a longer one; at most 1 within the model's horizon, at least 1 beyond it.
     """
-    columns = np.ones((len(frame), len(outlooks)))
-    reached = np.zeros(len(frame))
+    days = [outlook.horizon_days for outlook in outlooks]
+    paces = _paces(purchases, frame, days, horizon_days, discount_rate_annual_ratio)
+    return _shares(outlooks, paces, horizon_days)
+
+
+def _shares(outlooks: Sequence[Outlook], paces: Floats, horizon_days: int) -> Floats:
+    """`shares` of the first outlooks that `paces` has columns for."""
+    columns = np.ones((len(paces), len(outlooks)))
+    reached = np.zeros(len(paces))
     for i, outlook in enumerate(outlooks):
-        pace = _pace(purchases, frame, outlook.horizon_days, horizon_days, discount_rate_annual_ratio)
         if outlook.horizon_days < horizon_days:
-            share = np.minimum(outlook.pace_ratio * pace, 1.0)
+            share = np.minimum(outlook.pace_ratio * paces[:, i], 1.0)
         else:
-            share = np.maximum(pace, 1.0)
+            share = np.maximum(paces[:, i], 1.0)
         reached = np.maximum(reached, share)
         columns[:, i] = reached
     return columns
 
 
-def _pace(
-    purchases: BuyTillYouDie | None, frame: pd.DataFrame, days: int, horizon_days: int, rate: float
+def _paces(
+    purchases: BuyTillYouDie | None, frame: pd.DataFrame, days: Sequence[int], horizon_days: int, rate: float
 ) -> Floats:
-    """Discounted purchases within `days` over those within the horizon, while the customer may leave as it goes.
+    """Discounted purchases within each of `days` (columns) over those within the horizon, of a customer still active.
 
     Without a purchase model purchases are spread evenly and nobody leaves.
     """
+    paces = np.empty((len(frame), len(days)))
     if purchases is None:
-        worth = np.cumsum(day_factor(rate) ** (np.arange(max(days, horizon_days)) + 0.5))
-        return np.full(len(frame), worth[days - 1] / worth[horizon_days - 1])
-    return purchases.pace(frame, days) / purchases.pace(frame, horizon_days)
+        worth = np.cumsum(day_factor(rate) ** (np.arange(max([*days, horizon_days])) + 0.5))
+        for i, ahead in enumerate(days):
+            paces[:, i] = worth[ahead - 1] / worth[horizon_days - 1]
+        return paces
+    within = purchases.pace(frame, horizon_days)
+    for i, ahead in enumerate(days):
+        paces[:, i] = purchases.pace(frame, ahead) / within
+    return paces

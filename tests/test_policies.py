@@ -137,8 +137,8 @@ def test_a_policy_that_makes_no_sense_is_refused(given_settings: dict[str, Any],
 # Confirmation and gates that stay shut
 
 
-def _earlier(rows: Sequence[tuple[str, int, str, str]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["customer_id", "month", "policy_tier", "tier_rule"])
+def _earlier(rows: Sequence[tuple[str, int, str]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["customer_id", "month", "policy_tier"])
 
 
 def test_a_move_waits_until_so_many_months_have_asked_for_it() -> None:
@@ -154,8 +154,8 @@ def test_a_move_waits_until_so_many_months_have_asked_for_it() -> None:
     )
     earlier = _earlier(
         [
-            ("up_again", 1, "main", "rank"), ("up_once", 1, "ordinary", "rank"), ("down_twice", 1, "small", "rank"),
-            ("gated", 1, "main", "rank"), ("decided", 1, "small", "rank"), ("up_once", 2, "main", "rank"),
+            ("up_again", 1, "main"), ("up_once", 1, "ordinary"), ("down_twice", 1, "small"),
+            ("gated", 1, "main"), ("decided", 1, "small"), ("up_once", 2, "main"),
         ]
     )  # fmt: skip
     found = tiers.hold_unconfirmed(moved, names, earlier, 2)
@@ -163,29 +163,3 @@ def test_a_move_waits_until_so_many_months_have_asked_for_it() -> None:
     assert found["tier_rule"].tolist() == ["rank", "unconfirmed", "rank", "rank", "gate:arrears", "override"]
     assert found["tier_edge_score"].isna().tolist() == [False, True, False, False, False, False]
     assert tiers.hold_unconfirmed(moved, names, earlier, 1) is moved
-
-
-def test_a_gate_opens_after_so_many_clear_months_in_a_row() -> None:
-    ids = pd.Series(["one_clear", "two_clear", "shut_again", "never_shut", "returning"])
-    gate = pd.Series([None, None, "late_payment", None, None], dtype="str")
-    before = pd.Series(["ordinary", "ordinary", "ordinary", "main", None], dtype="str")
-    earlier = _earlier(
-        [
-            ("one_clear", 1, "main", "gate:arrears"),
-            ("two_clear", 1, "main", "gate:arrears_until_clear"), ("two_clear", 2, "main", "gate:arrears_until_clear"),
-            ("two_clear", 3, "main", "gate:arrears"),
-            ("shut_again", 1, "main", "gate:arrears"), ("never_shut", 1, "main", "rank"),
-            ("returning", 1, "main", "gate:arrears"),
-        ]
-    )  # fmt: skip
-    found = tiers.hold_shut(gate, ids, before, earlier, 3)
-    assert found.astype(object).where(found.notna(), None).tolist() == [
-        "arrears_until_clear", None, "late_payment", None, None,
-    ]  # fmt: skip
-    assert tiers.hold_shut(gate, ids, before, earlier, 1).notna().tolist() == [
-        False,
-        False,
-        True,
-        False,
-        False,
-    ]

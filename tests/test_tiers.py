@@ -36,11 +36,12 @@ def _frame(scores: Sequence[float], **columns: Sequence[object]) -> pd.DataFrame
             "gate": _text([None] * n),
             "is_provisional": np.zeros(n, dtype=bool),
             "previous_tier": _text([None] * n),
+            "earlier_tier": _text([None] * n),
             "override_tier": _text([None] * n),
         }
     )
     for name, values in columns.items():
-        text = name in ("customer_id", "gate", "previous_tier", "override_tier")
+        text = name in ("customer_id", "gate", "previous_tier", "earlier_tier", "override_tier")
         frame[name] = _text(values) if text else values  # type: ignore[arg-type]
     return frame
 
@@ -73,6 +74,7 @@ def populations(draw: st.DrawFn, least: int = 1, most: int = 80) -> pd.DataFrame
         gate=now_and_then(["arrears", "late_payment"], odd),
         is_provisional=rng.random(n) < odd,
         previous_tier=now_and_then(NAMES, 0.8),
+        earlier_tier=now_and_then(NAMES, 0.6),
         override_tier=now_and_then(NAMES, odd / 3),
     )
 
@@ -90,7 +92,11 @@ def _reference(frame: pd.DataFrame, band: float) -> list[str]:
             before = frame["previous_tier"][row]
             if not isinstance(before, str):
                 return rank[row], rank[row]
-            factor = 1 + band if NAMES.index(before) <= level else 1 - band
+            is_in = NAMES.index(before) <= level
+            factor = 1 + band if is_in else 1 - band
+            earlier = frame["earlier_tier"][row]
+            if isinstance(earlier, str) and is_in != (NAMES.index(earlier) <= level):
+                factor *= factor
             return round(rank[row] / factor, 9), rank[row]
 
         free = sorted((row for row in frame.index if row not in tier), key=adjusted)
@@ -247,6 +253,21 @@ def test_one_just_past_the_edge_stays_and_counts_stay_exact() -> None:
     assert (waiting["composite_rank"], waiting["policy_tier"], waiting["tier"]) == (20, "main", "ordinary")
     assert held["tier_rule"] == waiting["tier_rule"] == "band"
     assert set(result["tier_rule"].drop(index=[19, 20])) == {"rank"}
+
+
+def test_who_crossed_an_edge_last_month_has_the_band_twice_before_it_goes_back() -> None:
+    # Rank 26 of 100 is past the band of key (20 · 1.2 = 24) and within it twice (20 · 1.44 = 28.8); rank 15 is within
+    # the band of ordinary (20 · 0.8 = 16) and not within it twice (12.8).
+    scores, held = np.arange(100, 0, -1.0), ["important"] + ["main"] * 19 + ["ordinary"] * 30 + ["small"] * 50
+    held[14], held[25] = "ordinary", "main"
+    once = _assign(_frame(scores, previous_tier=held))
+    assert once["tier"].iloc[[14, 25]].tolist() == ["main", "ordinary"]
+    earlier = list(held)
+    earlier[14], earlier[25] = "main", "ordinary"
+    twice = _assign(_frame(scores, previous_tier=held, earlier_tier=earlier))
+    assert twice["tier"].iloc[[14, 25]].tolist() == ["ordinary", "main"]
+    assert twice["tier_rule"].iloc[[14, 25]].tolist() == ["band", "band"]
+    assert _sizes(twice) == [1, 19, 30, 50]
 
 
 def test_new_and_returning_customers_enter_at_their_rank() -> None:
@@ -424,3 +445,22 @@ def test_gates_name_the_first_reason_and_missing_measures_shut_none() -> None:
         bad_debt_months=None,
     )  # fmt: skip
     assert tiers.gates(frame, off).isna().all()
+
+
+def test_a_gate_that_shut_opens_once_its_figure_is_a_band_below_the_limit() -> None:
+    frame = pd.DataFrame(
+        {
+            "contribution_margin": 1.0,
+            "late_payment_probability": [0.45, 0.45, 0.40, 0.39, 0.0, 0.0],
+            "overdue_balance_ratio": [0.0, 0.0, 0.0, 0.0, 0.25, 0.25],
+            "previous_rule": _text(
+                ["gate:late_payment", "rank", "gate:late_payment", "gate:late_payment", "gate:arrears", None]
+            ),
+        }
+    )
+    settings = GateSettings(late_payment_probability=0.5, overdue_balance_ratio=0.3)
+    held = tiers.gates(frame, settings, band_ratio=0.2).astype(object)
+    assert held.where(held.notna(), None).tolist() == [
+        "late_payment", None, "late_payment", None, "arrears", None,
+    ]  # fmt: skip
+    assert tiers.gates(frame, settings).isna().all()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
-NO_MONTHS = pd.DataFrame({"customer_id": [], "month": [], "policy_tier": [], "tier_rule": []})
+NO_MONTHS = pd.DataFrame({"customer_id": [], "month": [], "policy_tier": []})
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def grade_customers(
     """Every customer with history: composite over what was measured, tier among the active ones.
 
     `previous`: the grades of the month before (empty for the first); with `policy_reset` its tiers do not bind.
-    `overrides`: see `overrides_valid`. `earlier`: customer_id, month (1 = the month before), policy_tier and tier_rule
-    of the months on which gates and confirmation look back. Lapsed customers are `inactive`, whatever was decided
+    `overrides`: see `overrides_valid`. `earlier`: customer_id, month (1 = the month before) and policy_tier of the
+    months on which confirmation looks back. Lapsed customers are `inactive`, whatever was decided
     about them. Raises ModelError where the scales were learned by another method than the one configured.
     """
     settings = config.tiers
@@ -160,14 +160,12 @@ def grade_customers(
         grading.baselines,
         config.composite.minimum_coverage_ratio,
     )
-    before = _text(customers["customer_id"].map(_previous(previous, "history")))
     months = NO_MONTHS if earlier is None else earlier
-    gate = tiers.gates(customers, config.gates)
+    customers = _with_history(customers, previous, "history")
     frame = customers.assign(
         **{name: composed[name] for name in _COMPOSED},
-        gate=tiers.hold_shut(gate, customers["customer_id"], before, months, config.gates.clear_runs),
+        gate=tiers.gates(customers, config.gates, settings.band_ratio),
         tie_break=_tie_break(customers),
-        previous_tier=before,
         override_tier=_overridden(customers, overrides, settings.names),
         value_source="history",
     )
@@ -227,15 +225,13 @@ def grade_prospects(
     combined = combine(model, judgement, config.prospect.judgement_weight_ratio)
     score = np.where(np.isnan(model), judgement, combined)
     measured_score = np.isfinite(score)
-    before = _previous(previous, "prospect")
-    frame = prospects.assign(
+    frame = _with_history(prospects, previous, "prospect").assign(
         composite_score=score,
         composite_baseline=np.where(measured_score, baseline, np.nan),
         coverage_ratio=measured_score.astype(np.float64),
         is_provisional=~measured_score,
         gate=None,
         tie_break=prospects["prospect_value"],
-        previous_tier=_text(prospects["customer_id"].map(before)),
         override_tier=_overridden(prospects, overrides, list(settings.prospect_shares_ratio)),
         value_source="prospect",
         prospect_valid_until=as_of + timedelta(days=config.prospect.valid_days),
@@ -407,10 +403,19 @@ def _exposure(measured: Measured) -> Floats:
     return np.asarray(np.nan_to_num(found.to_numpy(np.float64, na_value=np.nan)), dtype=np.float64)
 
 
-def _previous(previous: pd.DataFrame, value_source: str) -> pd.Series:
-    """Last month's tier by customer_id, among those whom the same kind of model graded."""
-    same = previous.loc[previous["value_source"] == value_source]
-    return pd.Series(same["tier"].to_numpy(), index=same["customer_id"].to_numpy(), dtype="object")
+def _with_history(rows: pd.DataFrame, previous: pd.DataFrame, value_source: str) -> pd.DataFrame:
+    """`rows` with what was published of them last month, by the same kind of model.
+
+    `previous_tier` and `previous_rule`; `earlier_tier`, the tier before that, null where people or a new policy made
+    the move of last month: such a move is not taken back by the band.
+    """
+    same = previous.loc[previous["value_source"] == value_source].set_index("customer_id")
+    rule = same.get("tier_rule", pd.Series(None, index=same.index, dtype="str"))
+    earlier = same.get("previous_tier", pd.Series(None, index=same.index, dtype="str"))
+    earlier = earlier.mask(rule.isin(["override", "policy_reset"]).to_numpy(bool))
+    history = {"previous_tier": same["tier"], "previous_rule": rule, "earlier_tier": earlier}
+    ids = rows["customer_id"]
+    return rows.assign(**{name: _text(ids.map(column.astype("object"))) for name, column in history.items()})
 
 
 def _overridden(customers: pd.DataFrame, overrides: pd.DataFrame, names: Sequence[str]) -> pd.Series:

@@ -256,13 +256,13 @@ def _month_before(config: Config, as_of: date) -> tuple[pd.DataFrame, dict[str, 
 
 
 def _earlier(config: Config, as_of: date) -> pd.DataFrame:
-    """What decided the tiers of the newest months published before `as_of`, as many as the settings look back on.
+    """The policy tiers of the newest months published before `as_of`, as many as the settings look back on.
 
     A row per customer and month, 1 the newest of them.
     """
     import pandas as pd
 
-    months = max(config.tiers.confirmation_runs, config.gates.clear_runs) - 1
+    months = config.tiers.confirmation_runs - 1
     if months and config.warehouse_path.exists():
         with workspace_of(config) as db, warehouse(db, config, read_only=True) as has_schema:
             if has_schema:
@@ -271,11 +271,11 @@ def _earlier(config: Config, as_of: date) -> pd.DataFrame:
                         SELECT as_of_date, row_number() OVER (ORDER BY as_of_date DESC) AS month
                         FROM clv.published WHERE as_of_date < ? ORDER BY as_of_date DESC LIMIT ?
                     )
-                    SELECT customer_id, month, policy_tier, tier_rule FROM clv.grades JOIN months USING (as_of_date)
+                    SELECT customer_id, month, policy_tier FROM clv.grades JOIN months USING (as_of_date)
                     WHERE value_source = 'history' ORDER BY month, customer_id""",
                     [as_of, months],
                 )
-    return pd.DataFrame({"customer_id": [], "month": [], "policy_tier": [], "tier_rule": []})
+    return pd.DataFrame({"customer_id": [], "month": [], "policy_tier": []})
 
 
 def _month_published_before(db: Engine, as_of: date) -> tuple[str, bool] | None:

@@ -43,19 +43,18 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 # How months are graded beside the configured way. `raw`: by rank and gates alone, from nothing but the month itself;
-# `no_band`: with the gates' memory, `no_gates`: with the band, so that what each of them costs can be told apart;
-# `confirmed`: a move waits for a second month, in the place of the band.
+# `no_gates`: with the band alone, so that what each of them costs can be told apart; `confirmed`: with the band, and a
+# move waits for a second month.
 _PLAIN = {"band_ratio": 0.0, "confirmation_runs": 1}
 _OPEN = {
     "negative_contribution": False, "late_payment_probability": None, "overdue_balance_ratio": None,
-    "bad_debt_months": None, "blocked": False, "clear_runs": 1,
+    "bad_debt_months": None, "blocked": False,
 }  # fmt: skip
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "configured": {},
-    "raw": {"tiers": _PLAIN, "gates": {"clear_runs": 1}},
-    "no_band": {"tiers": _PLAIN},
+    "raw": {"tiers": _PLAIN},
     "no_gates": {"gates": _OPEN},
-    "confirmed": {"tiers": {"band_ratio": 0.0, "confirmation_runs": 2}},
+    "confirmed": {"tiers": {"confirmation_runs": 2}},
 }
 LOOK_BACK_MONTHS = 12
 TOPS = {"top_1": 0.01, "top_20": 0.20}
@@ -134,9 +133,7 @@ _NOBODY = pd.DataFrame({"customer_id": [], "value_source": [], "tier": []}, dtyp
 
 def _months(past: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Rows of `earlier` in grades.grade_customers, the newest month first."""
-    rows = [
-        frame[["customer_id", "policy_tier", "tier_rule"]].assign(month=i + 1) for i, frame in enumerate(past)
-    ]
+    rows = [frame[["customer_id", "policy_tier"]].assign(month=i + 1) for i, frame in enumerate(past)]
     return pd.concat(rows, ignore_index=True) if rows else grades.NO_MONTHS
 
 
@@ -166,7 +163,15 @@ def _variants(config: Config) -> dict[str, Config]:
 
 def _as_published(graded: Graded) -> pd.DataFrame:
     """What the month after reads of a month."""
-    names = ["customer_id", "value_source", "tier", "policy_tier", "tier_rule", "firmness_ratio"]
+    names = [
+        "customer_id",
+        "value_source",
+        "tier",
+        "previous_tier",
+        "policy_tier",
+        "tier_rule",
+        "firmness_ratio",
+    ]
     return graded.frame[names]
 
 

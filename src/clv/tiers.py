@@ -3,7 +3,8 @@
 The counts are of the active customers graded (prospects have a pyramid of their own: call it again). From the
 highest tier down, each takes exactly its number of the smallest adjusted ranks: rank/(1 + b) for a customer that
 was in the tier or above last month, rank/(1 - b) for one that was below, the rank itself for a new one. So a
-customer near the edge stays where it is, and still no tier ever drifts in size.
+customer near the edge stays where it is, and still no tier ever drifts in size. Who crossed the edge last month has
+the band twice before it goes back: rank/(1 + b)² or rank/(1 - b)².
 """
 
 from __future__ import annotations
@@ -22,23 +23,25 @@ from clv.errors import ConfigError, TableError
 from clv.policies import Cut, counts, ranking
 from clv.settings.grading import GateSettings
 
-__all__ = ["assign", "counts", "gates", "hold_shut", "hold_unconfirmed", "tier_change"]
+__all__ = ["assign", "counts", "gates", "hold_unconfirmed", "tier_change"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-STAYED_OR_ABOVE, NEW, BELOW = range(3)  # where a customer was last month, seen from one tier
+# Where a customer was last month, seen from one tier; the last two crossed its edge then.
+STAYED_OR_ABOVE, NEW, BELOW, ENTERED, LEFT = range(5)
 NO_TIER = -1
 
 
-def gates(frame: pd.DataFrame, settings: GateSettings) -> pd.Series:
+def gates(frame: pd.DataFrame, settings: GateSettings, band_ratio: float = 0.0) -> pd.Series:
     """Why each customer is kept below the key tiers, or null: the first of the gates that are on and shut.
 
     Reads `bad_debt` (`insolvency` or `write_off` within gates.bad_debt_months, else null; the gate has its name),
     `is_blocked`, `contribution_margin`, `late_payment_probability` and `overdue_balance_ratio` (share of the open
     balance that is more than 30 days overdue). `negative_contribution` shuts below 0, `late_payment` from its
-    limit on, `arrears` above its limit. What was not measured shuts no gate.
+    limit on, `arrears` above its limit. What was not measured shuts no gate. Whom late payment or arrears kept below
+    key last month (`previous_rule`, the `tier_rule` of then) waits until the figure is `band_ratio` below the limit.
     """
     reason = np.full(len(frame), None, dtype=object)
     if settings.bad_debt_months is not None and "bad_debt" in frame:
@@ -49,34 +52,23 @@ def gates(frame: pd.DataFrame, settings: GateSettings) -> pd.Series:
     if settings.negative_contribution:
         shut["negative_contribution"] = frame["contribution_margin"] < 0
     if settings.late_payment_probability is not None:
-        shut["late_payment"] = frame["late_payment_probability"] >= settings.late_payment_probability
+        limit = settings.late_payment_probability * _held(frame, "late_payment", band_ratio)
+        shut["late_payment"] = frame["late_payment_probability"] >= limit
     if settings.overdue_balance_ratio is not None:
-        shut["arrears"] = frame["overdue_balance_ratio"] > settings.overdue_balance_ratio
+        limit = settings.overdue_balance_ratio * _held(frame, "arrears", band_ratio)
+        shut["arrears"] = frame["overdue_balance_ratio"] > limit
     for name, is_shut in shut.items():
         open_so_far = np.array([value is None for value in reason], dtype=bool)
         reason[is_shut.to_numpy(dtype=bool, na_value=False) & open_so_far] = name
     return pd.Series(reason, index=frame.index, dtype="str")
 
 
-UNTIL_CLEAR = "_until_clear"  # behind the name of a gate that is shut for what was
-
-
-def hold_shut(
-    gate: pd.Series, customer_id: pd.Series, previous_tier: pd.Series, earlier: pd.DataFrame, runs: int
-) -> pd.Series:
-    """`gate` with gates that have not been clear for `runs` months in a row yet, this one included.
-
-    `earlier`: customer_id, month (1 = the month before, 2 before that, …) and tier_rule. Whose rule was
-    `gate:<reason>` in one of the runs - 1 months before has `<reason>_until_clear` where nothing else shuts; an
-    arrear that comes and goes would otherwise move its customer to and fro. New and returning customers start clear.
-    """
-    rule = earlier["tier_rule"].astype("str")
-    shut = rule.str.startswith("gate:") & ~rule.str.endswith(UNTIL_CLEAR) & (earlier["month"] < runs)
-    last = (
-        earlier[shut.to_numpy(dtype=bool, na_value=False)].sort_values("month").drop_duplicates("customer_id")
-    )
-    reasons = last.set_index("customer_id")["tier_rule"].astype("str").str.removeprefix("gate:") + UNTIL_CLEAR
-    return gate.where(gate.notna() | previous_tier.isna(), customer_id.map(reasons)).astype("str")
+def _held(frame: pd.DataFrame, gate: str, band_ratio: float) -> Floats:
+    """What a gate's limit is multiplied by: less than 1 where it was shut last month."""
+    if "previous_rule" not in frame:
+        return np.ones(len(frame))
+    was_shut = (frame["previous_rule"] == f"gate:{gate}").to_numpy(bool, na_value=False)
+    return np.where(was_shut, 1 - band_ratio, 1.0)
 
 
 def assign(
@@ -87,6 +79,7 @@ def assign(
     Reads `customer_id`; `composite_score` (NaN = nothing measured: ranked last); `tie_break` (a second number,
     higher first; then customer_id); `gate` (null, or why the customer may not be key); `is_provisional` (may not
     be in the first tier); `previous_tier` (null, or any other name: new or returning, no band);
+    `earlier_tier`, where there is one (the tier before that, null where the move since was no matter of rank);
     `override_tier` (null, or the tier that a person decided); and the measure of `cut` where it has limits.
 
     Adds `composite_rank` (1 = best), `composite_percentile` (share of the graded ranked below), `policy_tier`
@@ -205,21 +198,26 @@ class _Ranked:
 
     score: Floats
     previous: Ints
+    earlier: Ints
     override: Ints
     gated: Flags
     provisional: Flags
 
     def without_history(self) -> _Ranked:
-        return replace(self, previous=np.full_like(self.previous, NO_TIER))
+        nothing = np.full_like(self.previous, NO_TIER)
+        return replace(self, previous=nothing, earlier=nothing)
 
     def by_rank_alone(self) -> _Ranked:
         nobody = np.zeros_like(self.gated)
         none = np.full_like(self.override, NO_TIER)
-        return replace(self, previous=none, override=none, gated=nobody, provisional=nobody)
+        return replace(self, previous=none, earlier=none, override=none, gated=nobody, provisional=nobody)
 
     def was(self, level: int) -> Ints:
         """Where each customer was last month, seen from the tier at `level`."""
-        held = np.where(self.previous <= level, STAYED_OR_ABOVE, BELOW)
+        is_in, was_in = self.previous <= level, self.earlier <= level
+        crossed = (self.earlier != NO_TIER) & (is_in != was_in)
+        held = np.where(is_in, STAYED_OR_ABOVE, BELOW)
+        held = np.where(crossed, np.where(is_in, ENTERED, LEFT), held)
         return np.where(self.previous == NO_TIER, NEW, held)
 
     def barred(self, level: int, is_key: bool) -> Flags:
@@ -278,7 +276,8 @@ def _by_limit(ranked: _Ranked, figure: Floats, cut: Cut, key: Sequence[str]) -> 
     edge_score = np.zeros(n)
     for level, limits in enumerate(cut.limits):
         free, barred = tier == NO_TIER, ranked.barred(level, cut.names[level] in key)
-        limit = np.array(limits)[ranked.was(level)]
+        keep, new, rise = limits
+        limit = np.array([keep, new, rise, keep, rise])[ranked.was(level)]
         reaches = free & (score >= limit)
         is_barred |= reaches & barred
         taken = reaches & ~barred
@@ -301,10 +300,12 @@ def _seats(sizes: Sequence[int], overridden: Ints) -> list[int]:
 
 
 def _band_factors(band_ratio: float) -> Ints:
-    """Whole numbers proportional to 1/(1 + b), 1, 1/(1 - b): adjusted ranks compare exactly."""
+    """What ranks are multiplied by, as whole numbers: adjusted ranks compare exactly."""
     band = Fraction(str(band_ratio)).limit_denominator(1000)
-    p, q = band.numerator, band.denominator
-    return np.array([q * (q - p), q * q - p * p, q * (q + p)], dtype=np.int64)
+    up, down = 1 / (1 + band), 1 / (1 - band)
+    factors = {STAYED_OR_ABOVE: up, NEW: Fraction(1), BELOW: down, ENTERED: up * up, LEFT: down * down}
+    whole = math.lcm(*(factor.denominator for factor in factors.values()))
+    return np.array([int(factors[kind] * whole) for kind in range(len(factors))], dtype=np.int64)
 
 
 def _lowest_ranks_kept(rank: Ints, was: Ints, rank_left: Ints, was_left: Ints, factors: Ints) -> Ints:
@@ -349,9 +350,12 @@ def _check(frame: pd.DataFrame, names: Sequence[str], key: Sequence[str]) -> Non
 
 def _ranked(frame: pd.DataFrame, order: Ints, names: Sequence[str], policy_reset: bool) -> _Ranked:
     previous = _codes(frame["previous_tier"], names)[order]
+    nothing = np.full_like(previous, NO_TIER)
+    earlier = _codes(frame["earlier_tier"], names)[order] if "earlier_tier" in frame else nothing
     return _Ranked(
         score=frame["composite_score"].to_numpy(dtype=np.float64, na_value=np.nan)[order],
-        previous=np.full_like(previous, NO_TIER) if policy_reset else previous,
+        previous=nothing if policy_reset else previous,
+        earlier=nothing if policy_reset else earlier,
         override=_codes(frame["override_tier"], names)[order],
         gated=frame["gate"].notna().to_numpy()[order],
         provisional=frame["is_provisional"].to_numpy(dtype=bool)[order],

@@ -195,7 +195,7 @@ class TierSettings(Section):
 class GateSettings(Section):
     """What keeps a customer below key whatever its score; null, or false, switches a gate off.
 
-    A gate that shut opens after `clear_runs` months in a row without its reason.
+    A gate by a limit that shut opens once the figure is tiers.band_ratio below its limit.
     """
 
     negative_contribution: bool = True
@@ -203,7 +203,6 @@ class GateSettings(Section):
     overdue_balance_ratio: Ratio | None = 0.3
     bad_debt_months: Count | None = 24
     blocked: bool = True
-    clear_runs: Count = 2
 
 
 class QuadrantSettings(Section):

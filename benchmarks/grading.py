@@ -1,6 +1,6 @@
-"""A million customers graded: scores, composite, gates, tiers under the band, firmness, quadrants; and memory.
+"""A million customers graded: scores, composite, gates, tiers under the band, firmness, quadrants, groups; and memory.
 
-    .venv/bin/python benchmarks/grading.py --customers 1000000
+    .venv/bin/python benchmarks/grading.py --customers 1000000 --groups 300000
 
 Values are drawn, the month before is drawn too, so every rule has work to do. The baseline is one sort of the
 composite, which no ranking can do without.
@@ -31,8 +31,11 @@ KINDS = {
 }  # fmt: skip
 
 
-def company(n: int, seed: int = 1) -> tuple[Measured, pd.DataFrame]:
-    """What would have been measured of `n` customers, and the month before."""
+def company(n: int, groups: int, seed: int = 1) -> tuple[Measured, pd.DataFrame]:
+    """What would have been measured of `n` customers, and the month before.
+
+    Two thirds of the customers are in one of so many account groups, a third of which belong to another one.
+    """
     rng = np.random.default_rng(seed)
     worth = rng.lognormal(6, 1.5, n)
     late, on_time = rng.beta(1, 8, n), rng.beta(8, 1, n)
@@ -52,7 +55,7 @@ def company(n: int, seed: int = 1) -> tuple[Measured, pd.DataFrame]:
             "probability_active": rng.beta(5, 1, n),
             "bad_debt": pd.Series(None, index=range(n), dtype="str"),
             "is_blocked": False,
-            "account_group_id": pd.Series(None, index=range(n), dtype="str"),
+            "account_group_id": in_groups(ids, groups, rng),
         }
     )
     values = pd.DataFrame(
@@ -74,7 +77,7 @@ def company(n: int, seed: int = 1) -> tuple[Measured, pd.DataFrame]:
         references={},
         off={},
         fallback={},
-        payment_rows=pd.DataFrame(),
+        payment_rows=pd.DataFrame({"customer_id": ids, "amount": worth / 2}),
     )
     noisy = np.argsort(-worth * rng.lognormal(0, 0.1, n), kind="stable")
     tier = np.empty(n, dtype=object)
@@ -83,8 +86,27 @@ def company(n: int, seed: int = 1) -> tuple[Measured, pd.DataFrame]:
     )
     tier[noisy[: len(names)]] = names
     tier[noisy[len(names) :]] = "small"
-    previous = pd.DataFrame({"customer_id": ids, "value_source": "history", "tier": tier})
+    previous = pd.DataFrame(
+        {
+            "customer_id": ids,
+            "value_source": "history",
+            "tier": tier,
+            "tier_rule": "rank",
+            "previous_tier": tier[rng.permutation(n)],
+        }
+    )
     return measured, previous
+
+
+def in_groups(ids: pd.Series, groups: int, rng: np.random.Generator) -> pd.Series:
+    """The group that each customer names: a customer itself, the first ones; a third of these name one of the first."""
+    n = len(ids)
+    head = rng.integers(0, max(groups, 1), n)
+    named = ids.take(head).set_axis(ids.index)
+    is_head = np.arange(n) < groups
+    nested = is_head & (np.arange(n) % 3 == 0) & (head < np.arange(n))
+    member = ~is_head & (rng.random(n) < 2 / 3) if groups else np.zeros(n, dtype=bool)
+    return named.where(member | nested)
 
 
 @contextmanager
@@ -94,21 +116,21 @@ def timed(what: str, times: dict[str, float]) -> Iterator[None]:
     times[what] = time.perf_counter() - started
 
 
-def main(n: int, say: Callable[[str], None] = print) -> None:
+def main(n: int, account_groups: int, say: Callable[[str], None] = print) -> None:
     sources = {
         "order_lines": {"path": "orders.csv"},
         "invoices": {"path": "i.csv"},
         "payments": {"path": "p.csv"},
     }
     config = Config.model_validate({"company": "bench", "reporting_currency": "EUR", "sources": sources})
-    measured, previous = company(n)
+    measured, previous = company(n, account_groups)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times: dict[str, float] = {}
     with timed("scales", times):
         grading = grades.fit_grading(measured, AS_OF)
     changes = {name: Changes(tuple(range(10, 100, 10)), (2.0,) * 10) for name in KINDS}
     nobody = pd.DataFrame({"customer_id": [], "tier": []})
-    with timed("grades, tiers, firmness, quadrants", times):
+    with timed("grades, tiers, firmness, quadrants, groups", times):
         graded = grades.grade_customers(
             measured, replace(grading, changes=changes), config, previous, nobody, policy_reset=False
         )
@@ -123,7 +145,10 @@ def main(n: int, say: Callable[[str], None] = print) -> None:
         say(f"{name:<40}{seconds:7.1f} s {seconds / floor:7.0f} × one sort")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     total = sum(times.values()) - floor
-    say(f"{n:,} customers: {total:.1f} s, peak {peak / 2**20:.1f} GB ({before / 2**20:.1f} before)")
+    held = graded.frame["account_group_id"].nunique()
+    say(
+        f"{n:,} customers, {held:,} account groups: {total:.1f} s, peak {peak / 2**20:.1f} GB ({before / 2**20:.1f} before)"
+    )
 
 
 if __name__ == "__main__":
@@ -131,4 +156,6 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--customers", type=int, default=1_000_000)
-    main(parser.parse_args().customers)
+    parser.add_argument("--groups", type=int, default=300_000)
+    given = parser.parse_args()
+    main(given.customers, given.groups)

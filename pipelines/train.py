@@ -19,7 +19,18 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
 
     `tune_minutes`: search the shape of the lifetime-value model for so long first.
     """
-    from clv import champions, criteria, evidence, grades, ingest, learn, publish, tracking, warehouse
+    from clv import (
+        champions,
+        criteria,
+        evidence,
+        grades,
+        ingest,
+        learn,
+        publish,
+        snapshots,
+        tracking,
+        warehouse,
+    )
     from clv.contribution import price_lines
     from clv.portfolio import portfolio
 
@@ -51,7 +62,7 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
             measured = criteria.measure(db, as_of, config, pricing, chosen.models)
             grading = grades.fit_grading(measured, as_of, config.composite.scale)
         with step("learning how scores move from month to month"):
-            grading = grades.learn_changes(db, as_of, config, pricing, chosen.models, grading)
+            grading = snapshots.learn(db, as_of, config, pricing, chosen.models, grading)
             receivables = portfolio(db, as_of, config.payment)
 
         with step("logging and registering in MLflow"):

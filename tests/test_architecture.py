@@ -34,7 +34,7 @@ ORDER = (
     ("learn",),
     ("criteria",),
     ("grades", "outlook"),
-    ("month_facts", "what_if"),
+    ("month_facts", "what_if", "snapshots"),
     ("points",),
     ("explain",),
     ("plots", "pyfunc"),

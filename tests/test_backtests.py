@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from datetime import date
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,27 @@ def test_the_terminal_shows_dates_gains_and_reasons_in_eighty_columns(
     assert "2025-10-01: no [history]" in shown
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_tiers_of_months_in_a_row_are_reported(invented: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    from clv import rolling
+    from clv.console import show_rolling
+
+    report = rolling.backtest_tiers(
+        invented, date(2025, 10, 1), Horizon(days=60), months=4, retrain_months=12
+    )
+    json.dumps(report, allow_nan=False)
+    assert report["months"] == report["months_with_truth"] == 5
+    assert report["counts_exact"]
+    steady = report["stability"]
+    assert set(steady) == set(rolling.VARIANTS)
+    assert steady["configured"]["moves_ratio"] < steady["raw"]["moves_ratio"]
+    for kinds in (report["moves_by_rule"], report["moves_by_edge"]):
+        assert sum(kind["share_ratio"] for kind in kinds.values()) == pytest.approx(1)
+    assert "ranking" in report["moves_by_rule"]
+    assert set(report["moves_by_edge"]) <= {
+        f"{high} – {low}" for high, low in combinations(invented.tiers.names, 2)
+    }  # fmt: skip
+    assert 0.7 < report["firmness"]["mean_promised"] < 1
+    show_rolling(report)
+    assert "moves by rule" in capsys.readouterr().out

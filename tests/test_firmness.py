@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from clv import firmness
-from clv.firmness import Changes, Edges, rank_edges
+from clv.firmness import Calibration, Changes, Edges, rank_edges, read_calibration
 
 TABLE = settings(derandomize=True, deadline=None, max_examples=40, database=None)
 STEADY = Changes((), (2.0,))
@@ -96,6 +97,52 @@ def test_nothing_seen_is_a_change_of_almost_nothing() -> None:
         scores, {"c": 1.0}, {}, np.array([0]), edges, cannot_rise=np.array([False]), seed=1
     )
     assert np.isnan(empty).all()
+
+
+def test_what_is_promised_is_what_became_of_the_formula() -> None:
+    # 200 of each P; of those at 0.2 half stayed, at 0.6 fewer than at 0.5: both have their mean.
+    formula = np.repeat([0.2, 0.5, 0.6, 0.999], 200)
+    stayed = np.concatenate([np.arange(200) < held for held in (100, 160, 140, 200)]).astype(float)
+    found = Calibration.fit(formula, stayed)
+    smoothed = [101 / 202, (161 + 141) / 404, (161 + 141) / 404, 201 / 202]
+    assert found.of(np.array([0.2, 0.5, 0.6, 0.999])) == pytest.approx(smoothed)
+    assert found.of(np.array([0.0, 0.35, 1.0])) == pytest.approx(
+        [smoothed[0], (smoothed[0] + smoothed[1]) / 2, smoothed[3]]
+    )
+    assert np.isnan(found.of(np.array([math.nan]))).all()
+
+
+def test_a_few_pairs_calibrate_nothing() -> None:
+    found = Calibration.fit(np.full(199, 0.7), np.zeros(199))
+    assert found == Calibration()
+    assert found.of(np.array([0.3, math.nan]))[0] == 0.3
+
+
+@TABLE
+@given(st.integers(200, 400), st.integers(0, 2**32 - 1))
+def test_a_calibration_rises_and_promises_nothing_for_certain(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    formula = rng.beta(5, 1, n) if seed % 2 else rng.choice([0.1, 0.5, 1.0], n)
+    found = Calibration.fit(formula, (rng.random(n) < formula).astype(float))
+    promised = found.of(np.linspace(0, 1, 50))
+    assert (np.diff(promised) >= 0).all()
+    assert ((promised > 0) & (promised < 1)).all()
+    assert read_calibration(asdict(found)) == found
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"formula": [0.1, 0.2], "stayed": [0.5]},
+        {"formula": [0.2, 0.1], "stayed": [0.5, 0.6]},
+        {"formula": [0.1, 0.2], "stayed": [0.6, 0.5]},
+        {"formula": [0.1], "stayed": [1.5]},
+        {"formula": [0.1], "stayed": [math.nan]},
+    ],
+)
+def test_what_is_no_calibration_is_refused(entry: dict[str, list[float]]) -> None:
+    with pytest.raises(ValueError, match="curve of firmness"):
+        read_calibration(entry)
 
 
 @TABLE

@@ -297,7 +297,9 @@ def test_rule_6_the_band_halves_the_moves_and_keeps_the_counts() -> None:
             assert found["tier"].value_counts().to_dict() == tiers.counts(2000, policy.shares_ratio)
             held[band] = found["tier"]
             codes = pd.Index(policy.names).get_indexer(found["tier"])
-            rows[band].append(frame[["customer_id"]].assign(month=month, tier=codes))
+            rows[band].append(
+                frame[["customer_id"]].assign(month=month, tier=codes, tier_rule=found["tier_rule"])
+            )
     raw, banded = (stability.steadiness(pd.concat(rows[band])) for band in (0.0, 0.2))
     assert banded.moves < 0.5 * raw.moves
     assert banded.reversals_ratio is not None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from clv import plots
@@ -276,6 +280,60 @@ def test_pyramid_without_profit_draws_no_shares_of_it() -> None:
     figure = plots.pyramid(tiers)
     assert [bar.get_width() for bar in figure.axes[1].patches] == [0, 0]
     assert draws(figure)
+
+
+NO_FONTS_LETTER = "\U0010fffd"  # private to whoever uses it
+
+
+def _two_tiers(names: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"tier": names, "customers": [1, 9], "contribution_margin": [5.0, 2.0]})
+
+
+def _labels(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_names_in_letters_that_no_font_has_are_drawn_as_numbers() -> None:
+    figure = plots.pyramid(_two_tiers([f"vip {NO_FONTS_LETTER}", "rest"]))
+    assert _labels(figure) == ["1", "2"]
+    assert draws(figure)
+
+
+@pytest.mark.parametrize(
+    "names", [["重要客户", "一般客户"], ["大切", "普通"], ["önemli", "küçük"], ["важные", "прочие"]]
+)
+def test_names_in_any_language_are_drawn_without_a_warning(names: list[str]) -> None:
+    figure = plots.pyramid(_two_tiers(names))
+    assert _labels(figure) in (names, ["1", "2"])
+    assert draws(figure)
+
+
+def test_an_installed_font_that_has_the_letters_stands_behind_the_usual_one(tmp_path: Path) -> None:
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder([".notdef", "own"])
+    builder.setupCharacterMap({ord(NO_FONTS_LETTER): "own"})
+    pen = TTGlyphPen(None)
+    for point in ((0, 0), (0, 700), (500, 700)):
+        (pen.lineTo if pen.points else pen.moveTo)(point)
+    pen.closePath()
+    glyph = pen.glyph()
+    builder.setupGlyf({".notdef": glyph, "own": glyph})
+    builder.setupHorizontalMetrics({".notdef": (600, 0), "own": (600, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Own Sans", "styleName": "Regular"})
+    builder.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    builder.setupPost()
+    path = tmp_path / "own.ttf"
+    builder.save(path)
+    font_manager.fontManager.addfont(path)
+    try:
+        figure = plots.pyramid(_two_tiers([f"vip {NO_FONTS_LETTER}", "rest"]))
+        assert _labels(figure) == [f"vip {NO_FONTS_LETTER}", "rest"]
+        assert figure.axes[0].get_yticklabels()[0].get_fontfamily()[-1] == "Own Sans"
+        assert draws(figure)
+    finally:
+        fonts = font_manager.fontManager.ttflist
+        fonts[:] = [font for font in fonts if font.name != "Own Sans"]
 
 
 def test_figures_leave_pyplot_alone(rng: np.random.Generator) -> None:

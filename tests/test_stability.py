@@ -9,11 +9,16 @@ import pytest
 from clv import stability
 
 
-def history(rows: dict[str, str]) -> pd.DataFrame:
-    """Months of each customer as digits; a dot = not in tiers."""
+def history(rows: dict[str, str], rules: dict[tuple[str, int], str] | None = None) -> pd.DataFrame:
+    """Months of each customer as digits; a dot = not in tiers. Rules other than `rank` by customer and month."""
     return pd.DataFrame(
         [
-            {"customer_id": customer, "month": month, "tier": int(tier)}
+            {
+                "customer_id": customer,
+                "month": month,
+                "tier": int(tier),
+                "tier_rule": (rules or {}).get((customer, month), "rank"),
+            }
             for customer, months in rows.items()
             for month, tier in enumerate(months)
             if tier != "."
@@ -27,7 +32,30 @@ def test_moves_and_reversals_by_hand() -> None:
     # e 2; undone: a 2 (0-1-0, 1-0-1), e 1 (1-2-1).
     assert found.moves == 7
     assert found.moves_ratio == pytest.approx(7 / 13)
+    assert found.reversals_ratio == found.ranking_reversals_ratio == pytest.approx(3 / 5)
+
+
+def test_moves_are_put_down_to_the_rule_that_made_them() -> None:
+    rules = {
+        ("a", 1): "gate:arrears",
+        ("c", 2): "override",
+        ("d", 1): "gate:arrears",
+        ("d", 2): "gate:arrears",
+    }
+    seen = history({"a": "010", "b": "0100", "c": "1101", "d": "0111"}, rules)
+    moved = stability.moves(seen)
+    assert stability.moves_by(moved, moved["rule"]) == {
+        "gate:arrears": {"moves": 2.0, "share_ratio": 2 / 7, "reversals_ratio": 0.5},
+        "ranking": {"moves": 2.0, "share_ratio": 2 / 7, "reversals_ratio": 0.5},
+        "after gate:arrears": {"moves": 1.0, "share_ratio": 1 / 7, "reversals_ratio": None},
+        "after override": {"moves": 1.0, "share_ratio": 1 / 7, "reversals_ratio": None},
+        "override": {"moves": 1.0, "share_ratio": 1 / 7, "reversals_ratio": 1.0},
+    }
+    found = stability.steadiness(seen)
+    # Of five moves whose next month is known (a's and d's by arrears, both of b but its last, c's by a person) three
+    # went back; of the two by ranking one.
     assert found.reversals_ratio == pytest.approx(3 / 5)
+    assert found.ranking_reversals_ratio == pytest.approx(1 / 2)
 
 
 def test_one_month_has_no_moves() -> None:

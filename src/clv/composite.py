@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from clv.errors import ModelError
-from clv.firmness import Changes, read_changes
+from clv.firmness import Calibration, Changes, read_calibration, read_changes
 from clv.scales import MIDDLE, Scale, fit_scale, read_scale
 
 Floats = NDArray[np.float64]
@@ -30,7 +30,8 @@ _FILE = "grading.json"
 class Grading:
     """What grading learned at `trained_as_of`: one scale per criterion, all made by the same `method`.
 
-    `changes`: how each score usually moves in a month, empty where no earlier months could be measured.
+    `changes`: how each score usually moves in a month, empty where no earlier months could be measured; `calibration`:
+    how often customers then kept their tiers.
     `reference_costs`: what the reference customer costs in the economic composite, by the name of the cost.
     """
 
@@ -39,6 +40,7 @@ class Grading:
     method: str = "log_z"
     changes: Mapping[str, Changes] = field(default_factory=dict)
     reference_costs: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
 
     @property
     def baselines(self) -> dict[str, float]:
@@ -67,6 +69,7 @@ class Grading:
             "scales": [asdict(scale) for scale in self.scales.values()],
             "changes": {name: asdict(changes) for name, changes in self.changes.items()},
             "reference_costs": dict(self.reference_costs),
+            "calibration": asdict(self.calibration),
         }
         return {_FILE: json.dumps(content, indent=2, allow_nan=False) + "\n"}
 
@@ -77,6 +80,7 @@ class Grading:
             content = json.loads(files[_FILE])
             scales = [read_scale(entry) for entry in content["scales"]]
             changes = {name: read_changes(entry) for name, entry in content["changes"].items()}
+            calibration = read_calibration(content["calibration"])
             costs = {name: float(cost) for name, cost in content["reference_costs"].items()}
             method = str(content["method"])
             trained_as_of = date.fromisoformat(content["trained_as_of"])
@@ -85,7 +89,8 @@ class Grading:
                 f"expected the scales of a grading in {_FILE}, found something else "
                 f"({type(error).__name__}: {error}). Train again."
             ) from error
-        return cls({scale.criterion: scale for scale in scales}, trained_as_of, method, changes, costs)
+        by_name = {scale.criterion: scale for scale in scales}
+        return cls(by_name, trained_as_of, method, changes, costs, calibration)
 
 
 def fit(

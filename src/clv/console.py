@@ -383,10 +383,13 @@ def show_rolling(report: dict[str, Any]) -> None:
         f"customers in tiers, counts {'exact in every month' if report['counts_exact'] else 'NOT exact'}\n"
     )
     headings = {
-        "moves_ratio": "moves a month", "reversals_ratio": "undone", "key_held_ratio": "held by key",
-        "agreement_with_truth_ratio": "as without noise",
+        "moves_ratio": "moves a month", "reversals_ratio": "undone", "ranking_reversals_ratio": "by ranking",
+        "key_held_ratio": "held by key", "agreement_with_truth_ratio": "as without noise",
     }  # fmt: skip
     console.print(_figures("stability", report["stability"], headings))
+    headings = {"moves": "moves", "share_ratio": "share", "reversals_ratio": "undone"}
+    for by in ("rule", "edge"):
+        console.print(_figures(f"moves by {by}", report[f"moves_by_{by}"], headings, first=by))
     if report["captured"]:
         origins = f"realised value captured, mean of {report['origins_with_outcome']} origins"
         console.print(_figures(origins, report["captured"], {"top_1": "top 1 %", "top_20": "top 20 %"}))

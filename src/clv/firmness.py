@@ -5,7 +5,9 @@ customer with scores s and weights w, drawn 64 times around those given,
 
     P = mean over the draws of Φ((hi − w·s)/σ_w) − Φ((lo − w·s)/σ_w),    σ_w² = Σ (w_c σ_c)²,
 
-where hi and lo are the edges between which the customer keeps its tier, in the composite of that draw.
+where hi and lo are the edges between which the customer keeps its tier, in the composite of that draw. Most scores do
+not move at all in a month and some move far, and gates come and go: P tells who is at risk, but not how often. So what
+is promised is what became of such P: a `Calibration`, learned at training from the same snapshots graded in a row.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from scipy.special import ndtr
 
 Floats = NDArray[np.float64]
@@ -31,7 +34,8 @@ SMALLEST_SD = 0.01  # points: who has not moved for months may move all the same
 # and the invented company it promises as many stays as there are; narrower ranges promise too many.
 TAIL = 0.025
 NORMAL_TAIL = 1.959963984540054
-BLOCK_ROWS = 50_000
+KNOTS = 20  # of a calibration
+FEWEST_PAIRS = 200  # from which a calibration is learned
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,50 @@ def read_changes(entry: Mapping[str, Any]) -> Changes:
     ):
         raise ValueError("expected borders of deciles and one sd more, all finite")
     return changes
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """P of the formula -> share that stayed, a rising curve between knots; without knots P itself."""
+
+    formula: tuple[float, ...] = ()
+    stayed: tuple[float, ...] = ()
+
+    @classmethod
+    def fit(cls, formula: Floats, stayed: Floats) -> Calibration:
+        """Of P and who stayed (0 or 1), a pair per customer and month; pairs without P are left out.
+
+        Isotonic regression (Barlow et al., 1972) of the stays on P, in up to 20 groups of equal size. A group starts
+        with one who stayed and one who did not, so that nothing is promised for certain.
+        """
+        known = np.isfinite(formula)
+        p, stays = formula[known], stayed[known]
+        if len(p) < FEWEST_PAIRS:
+            return cls()
+        # Equal P are never parted: groups are of the values, by how many have them.
+        _, where, counts = np.unique(p, return_inverse=True, return_counts=True)
+        group = ((np.cumsum(counts) - counts / 2) * KNOTS / len(p)).astype(np.int64)[where]
+        size = np.bincount(group, minlength=KNOTS).astype(np.float64)
+        kept = size > 0
+        mean_p = np.bincount(group, p, KNOTS)[kept] / size[kept]
+        share = (np.bincount(group, stays, KNOTS)[kept] + 1) / (size[kept] + 2)
+        rising = isotonic_regression(share, weights=size[kept]).x
+        return cls(tuple(mean_p.tolist()), tuple(rising.tolist()))
+
+    def of(self, formula: Floats) -> Floats:
+        """What to promise for each P."""
+        return np.interp(formula, self.formula, self.stayed) if self.formula else formula
+
+
+def read_calibration(entry: Mapping[str, Any]) -> Calibration:
+    """The Calibration that `dataclasses.asdict` wrote. Raises ValueError or TypeError where it is none."""
+    found = Calibration(tuple(map(float, entry["formula"])), tuple(map(float, entry["stayed"])))
+    rises = all(np.all(np.diff(side) >= 0) for side in (found.formula, found.stayed))
+    if len(found.formula) != len(found.stayed) or not rises:
+        raise ValueError("expected a rising curve of firmness")
+    if not all(0 <= x <= 1 for x in (*found.formula, *found.stayed)):
+        raise ValueError("expected a curve of firmness between 0 and 1")
+    return found
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,17 @@ from numpy.typing import NDArray
 
 from clv import composite, groups, policies, quadrants, tiers
 from clv.composite import Grading
-from clv.criteria import PROSPECT_BASELINE, Measured, Models, measure
+from clv.criteria import PROSPECT_BASELINE, Measured
 from clv.errors import ModelError
 from clv.features import segment_of
-from clv.firmness import Changes, Edges, firmness, rank_edges
+from clv.firmness import Edges, firmness, rank_edges
 from clv.models.prospect_value import combine
-from clv.period import add_months, see
 from clv.policies import Cut
 from clv.settings.grading import ECONOMIC, INACTIVE
 from clv.tables import PUBLISHED
 
 if TYPE_CHECKING:
     from clv.config import Config
-    from clv.contribution import Pricing
     from clv.warehouse import Engine
 
 Floats = NDArray[np.float64]
@@ -88,46 +86,6 @@ def fit_grading(measured: Measured, as_of: date, method: str = "log_z") -> Gradi
     return replace(grading, reference_costs=costs)
 
 
-def learn_changes(
-    db: Engine, as_of: date, config: Config, pricing: Pricing, models: Models, grading: Grading
-) -> Grading:
-    """`grading` with how scores usually move in a month, learned from tiers.firmness_months monthly snapshots.
-
-    The models speak of earlier months as they do of `as_of`; a month without enough history is left out, and without
-    two months in a row nothing is learned. Pairs are those who were active customers, or prospects, in both months.
-    Leaves `past` showing `as_of`.
-    """
-    days = [add_months(as_of, -back) for back in range(config.tiers.firmness_months, -1, -1)]
-    [(first,)] = db.rows("SELECT min(order_date) FROM main.order_lines")
-    history = timedelta(days=config.lifetime_value.min_history_days)
-    pairs: dict[str, list[tuple[Floats, Floats]]] = {}
-    before: dict[str, pd.Series] = {}
-    for day in (day for day in days if first is not None and first + history <= day):
-        now = _scores_by_id(measure(db, day, config, pricing, models), grading)
-        for name in now.keys() & before.keys():
-            both = pd.concat([before[name], now[name]], axis=1, join="inner").to_numpy(np.float64)
-            pairs.setdefault(name, []).append((both[:, 0], both[:, 1]))
-        before = now
-    see(db, as_of)
-    changes = {
-        name: Changes.fit(*(np.concatenate(side) for side in zip(*found, strict=True)))
-        for name, found in sorted(pairs.items())
-    }
-    return replace(grading, changes=changes)
-
-
-def _scores_by_id(measured: Measured, grading: Grading) -> dict[str, pd.Series]:
-    """Criterion -> score of each active customer (of each prospect), by customer_id."""
-    active = measured.customers["is_active"].to_numpy(bool)
-    scores = grading.score(measured.values[[n for n in measured.switched_on if n in grading.scales]])[active]
-    scores = scores.set_axis(measured.customers.loc[active, "customer_id"])
-    found = {str(name): scores[name] for name in scores}
-    if "prospect" in grading.scales:
-        score = grading.score(measured.prospect_values)["prospect"]
-        found["prospect"] = score.set_axis(measured.prospects["customer_id"])
-    return found
-
-
 def grade_customers(
     measured: Measured,
     grading: Grading,
@@ -179,9 +137,9 @@ def grade_customers(
     assigned = tiers.hold_unconfirmed(assigned, cut.names, months, settings.confirmation_runs)
     assigned["quadrant"] = quadrants.quadrants(assigned, config.quadrants)
     shown = scores.loc[active, measured.switched_on]
-    assigned["firmness_ratio"] = _firmness(
-        assigned, shown, config.weights, grading, cut, settings.key, config
-    )
+    firm = firmness_of(assigned, shown, config.weights, grading, cut, settings.key, config)
+    decided = assigned["override_tier"].notna()
+    assigned["firmness_ratio"] = np.where(decided, 1.0, grading.calibration.of(firm))
     frame = frame.join(assigned[[*_ASSIGNED, "quadrant", "firmness_ratio"]])
     if "account_group_id" in frame:
         exposure = _exposure(measured)[active]
@@ -244,7 +202,7 @@ def grade_prospects(
     frame["tier_change"] = tiers.tier_change(frame["tier"], frame["previous_tier"], order)
     scores = pd.DataFrame({"prospect": score}, index=frame.index)
     key = settings.prospect_key
-    frame["firmness_ratio"] = _firmness(frame, scores, {"prospect": 1.0}, grading, cut, key, config)
+    frame["firmness_ratio"] = firmness_of(frame, scores, {"prospect": 1.0}, grading, cut, key, config)
     weights = pd.DataFrame({"prospect": measured_score.astype(np.float64)}, index=frame.index)
     expected = _expected_counts(frame, cut, settings.prospect_key)
     return Graded(
@@ -363,7 +321,7 @@ _CRITERION_OF = {
 }
 
 
-def _firmness(
+def firmness_of(
     assigned: pd.DataFrame,
     scores: pd.DataFrame,
     weights: Mapping[str, float],
@@ -372,7 +330,7 @@ def _firmness(
     key: Sequence[str],
     config: Config,
 ) -> Floats:
-    """`firmness_ratio` of those in tiers: 1 where a person decided, NaN where the cut is of a figure without score."""
+    """P by the formula of `firmness` for those in tiers: 1 where a person decided, NaN where the cut has no score."""
     if cut.sizes is not None:
         edges = rank_edges(cut.sizes, config.tiers.band_ratio)
     else:

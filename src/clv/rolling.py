@@ -23,6 +23,7 @@ from clv import (
     learn,
     metrics,
     policies,
+    snapshots,
     stability,
     tiers,
     truth,
@@ -146,7 +147,7 @@ def learned(db: Engine, day: date, config: Config, pricing: Pricing) -> tuple[Mo
     models = Models(value.model, payment.model if payment else None, None)
     measured = criteria.measure(db, day, config, pricing, models)
     grading = grades.fit_grading(measured, day, config.composite.scale)
-    return models, grades.learn_changes(db, day, config, pricing, models, grading)
+    return models, snapshots.learn(db, day, config, pricing, models, grading)
 
 
 def _variants(config: Config) -> dict[str, Config]:
@@ -185,7 +186,7 @@ def _levels(graded: Graded) -> NDArray[np.int64]:
 
 def _note_month(seen: _Seen, month: int, graded: Mapping[str, Graded], past: Sequence[pd.DataFrame]) -> None:
     for name, found in graded.items():
-        rows = _active(found)[["customer_id"]].assign(month=month, tier=_levels(found))
+        rows = _active(found)[["customer_id", "tier_rule"]].assign(month=month, tier=_levels(found))
         seen.histories[name].append(rows)
     configured = graded["configured"]
     active = _active(configured)
@@ -323,9 +324,16 @@ def _note_truth(
     scale = composite.fit(values[active], kinds, {}, trained_as_of=day, directions=measured.directions)
     scores = scale.score(values[active][names])
     composed = composite.compose(scores, config.weights, names, scale.baselines, 0.0)
+    nobody = pd.Series(None, index=composed.index, dtype="str")
     frame = _active(graded["configured"]).assign(
-        composite_score=composed["composite_score"], previous_tier=pd.Series(None, dtype="str")
+        composite_score=composed["composite_score"],
+        previous_tier=nobody,
+        previous_rule=nobody,
+        earlier_tier=nobody,
     )
+    # Gates as the true probability of late payment shuts them; the other gates read facts, which have no noise.
+    late = ids[active].map(known["late_payment_probability"]).to_numpy(np.float64, na_value=np.nan)
+    frame["gate"] = tiers.gates(frame.assign(late_payment_probability=late), config.gates)
     frame = frame.drop(columns=["tier", "policy_tier", "tier_rule", "composite_rank", "composite_percentile",
                                 "tier_edge_score"])  # fmt: skip
     noise_free = tiers.assign(frame, policies.cut_of(frame, config.tiers), config.tiers.key, 0.0)["tier"]
@@ -341,6 +349,15 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def _edges_crossed(moved: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+    """Between which tiers each move went, the higher one first, whichever way."""
+    both = moved[["before", "tier"]].to_numpy(np.int64)
+    labels = np.array(names, dtype=object)
+    return pd.Series(
+        labels[both.min(axis=1)] + " – " + labels[both.max(axis=1)], index=moved.index, dtype="str"
+    )
+
+
 def _report(
     seen: _Seen, config: Config, days: Sequence[date], horizon: Horizon, retrain_months: int
 ) -> dict[str, Any]:
@@ -350,9 +367,11 @@ def _report(
         steady[name] = {
             "moves_ratio": found.moves_ratio,
             "reversals_ratio": found.reversals_ratio,
+            "ranking_reversals_ratio": found.ranking_reversals_ratio,
             "key_held_ratio": _mean(seen.key_held[name]),
             "agreement_with_truth_ratio": _mean(seen.agreement[name]),
         }
+    moved = stability.moves(pd.concat(seen.histories["configured"], ignore_index=True))
     captured, by_tier, firm = None, None, None
     if seen.captured:
         captured = {
@@ -383,6 +402,8 @@ def _report(
         "origins_with_outcome": len(seen.captured),
         "months_with_truth": len(seen.agreement["configured"]),
         "stability": steady,
+        "moves_by_rule": stability.moves_by(moved, moved["rule"]),
+        "moves_by_edge": stability.moves_by(moved, _edges_crossed(moved, config.tiers.names)),
         "captured": captured,
         "value_by_tier": by_tier,
         "is_monotone": stability.is_monotone(by_tier) if by_tier else None,

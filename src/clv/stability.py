@@ -1,7 +1,7 @@
 """How steady tiers are, and what they are worth: figures of consecutive months, and of what customers then did.
 
 A `History` is a frame of one row per customer and month: `month` (counted from 0), `customer_id`, `tier` (position,
-0 = highest). Customers who were not in tiers in a month have no row.
+0 = highest) and `tier_rule`. Customers who were not in tiers in a month have no row.
 """
 
 from __future__ import annotations
@@ -25,30 +25,92 @@ FIRM = 0.8
 RFM_CLASSES = 5
 
 
+RANKING = "ranking"  # what made a move that no gate, person or new policy made
+NOT_RANKING = ("override", "policy_reset", "provisional")
+
+
 @dataclass(frozen=True)
 class Steadiness:
     """`moves_ratio`: share of customers in tiers in two months in a row who changed tier, a month; `reversals_ratio`:
-    share of the moves of which the next month undid the one before (A-B-A); both None where nothing could move."""
+    share of the moves that the next month undid (A-B-A); `ranking_reversals_ratio`: the same of the moves that the
+    ranking made and then undid itself, without gates and decisions. None where nothing could move."""
 
     moves_ratio: float | None
     reversals_ratio: float | None
+    ranking_reversals_ratio: float | None
     moves: int
 
 
 def steadiness(history: pd.DataFrame) -> Steadiness:
     """Of a History."""
-    table = history.pivot(index="customer_id", columns="month", values="tier").to_numpy(np.float64)
-    before, after = table[:, :-1], table[:, 1:]
-    both = np.isfinite(before) & np.isfinite(after)
-    moved = both & (before != after)
-    returned = moved[:, :-1] & moved[:, 1:] & (table[:, :-2] == table[:, 2:])
-    # A move can be undone only where the month after it is known.
-    could = moved[:, :-1] & both[:, 1:]
+    rows = _months_in_a_row(history)
+    moved = moves(history)
+    by_ranking = moved[moved["rule"] == RANKING]
     return Steadiness(
-        float(moved.sum() / both.sum()) if both.any() else None,
-        float(returned.sum() / could.sum()) if could.any() else None,
-        int(moved.sum()),
+        _mean(rows["before"] != rows["tier"]),
+        _mean(moved.loc[moved["could_return"], "returned"]),
+        _mean(by_ranking.loc[by_ranking["could_return"], "returned_by_ranking"]),
+        len(moved),
     )
+
+
+def moves(history: pd.DataFrame) -> pd.DataFrame:
+    """One row per move of a History: `month`, `before`, `tier`, `rule`, `could_return`, `returned`.
+
+    `rule` is what made it: `gate:<reason>` where one shut, `after gate:<reason>` where it opened, `override`, `after
+    override`, …, else `ranking`. A move could be undone only where the month after it is known; it `returned` where
+    that month went back to the tier before, `returned_by_ranking` where the ranking made it go back.
+    """
+    rows = _months_in_a_row(history)
+    moved = rows[(rows["before"] != rows["tier"]).to_numpy(bool)].copy()
+    next_month = moved[["customer_id", "month", "tier", "rule"]].assign(month=moved["month"] - 1)
+    follows = rows[["customer_id", "month"]].assign(month=rows["month"] - 1, could_return=True)
+    moved = moved.merge(follows, on=["customer_id", "month"], how="left").merge(
+        next_month, on=["customer_id", "month"], how="left", suffixes=("", "_next")
+    )
+    returned = (moved["tier_next"] == moved["before"]).to_numpy(bool)
+    return moved.assign(
+        could_return=moved["could_return"].notna(),
+        returned=returned,
+        returned_by_ranking=returned & (moved["rule_next"] == RANKING).to_numpy(bool),
+    )
+
+
+def moves_by(moved: pd.DataFrame, label: pd.Series) -> dict[str, dict[str, float | None]]:
+    """`moves`, `share_ratio` of all, and `reversals_ratio` of each kind of move; most frequent first."""
+    report = {}
+    for name, rows in moved.groupby(label.to_numpy(str), sort=True):
+        report[str(name)] = {
+            "moves": float(len(rows)),
+            "share_ratio": len(rows) / len(moved),
+            "reversals_ratio": _mean(rows.loc[rows["could_return"], "returned"]),
+        }
+    return dict(sorted(report.items(), key=lambda item: -(item[1]["moves"] or 0)))
+
+
+def _months_in_a_row(history: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a History whose month before is there too, with its tier (`before`), and what a move is put down to."""
+    last = history.assign(month=history["month"] + 1)
+    rows = history.merge(last, on=["customer_id", "month"], suffixes=("", "_before"))
+    now, then = rows["tier_rule"].astype("str"), rows["tier_rule_before"].astype("str")
+    rule = np.where(_not_ranking(then), "after " + then, RANKING)
+    return pd.DataFrame(
+        {
+            "customer_id": rows["customer_id"],
+            "month": rows["month"],
+            "before": rows["tier_before"],
+            "tier": rows["tier"],
+            "rule": np.where(_not_ranking(now), now, rule),
+        }
+    )
+
+
+def _not_ranking(rule: pd.Series) -> NDArray[np.bool_]:
+    return np.asarray(rule.str.startswith("gate:") | rule.isin(NOT_RANKING), dtype=np.bool_)
+
+
+def _mean(flags: pd.Series) -> float | None:
+    return float(flags.mean()) if len(flags) else None
 
 
 def rfm(frame: pd.DataFrame) -> Floats:

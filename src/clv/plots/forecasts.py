@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from clv import metrics
 from clv.evaluation import Report
+from clv.plots.letters import drawable
 from clv.plots.style import BLUE, INK, MUTED, REALISED, canvas, colours, legend, panels
 
 Floats = npt.NDArray[np.float64]
@@ -198,10 +199,9 @@ def tier_bars(
         ecolor=INK,
         label="realised, 95 % interval",
     )
-    names = [
-        f"{tier}\n{customers:,.0f}" for tier, customers in zip(tiers["tier"], tiers["customers"], strict=True)
-    ]
-    axes.set_yticks(position, names)
+    shown, fonts = drawable([str(tier) for tier in tiers["tier"]])
+    names = [f"{tier}\n{customers:,.0f}" for tier, customers in zip(shown, tiers["customers"], strict=True)]
+    axes.set_yticks(position, names, fontfamily=fonts)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.axvline(0, color=INK, lw=0.8)

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from clv.plots.letters import drawable
 from clv.plots.style import BLUE, INK, ORANGE, style
 
 
@@ -14,9 +15,10 @@ def pyramid(tier_summary: pd.DataFrame, *, title: str = "Customers and profit by
     """Each tier's share of customers beside its share of profit, as mirrored bars, the highest tier on top.
 
     `tier_summary` has a row per tier, highest first, with `tier`, `customers` (count) and `contribution_margin`
-    (money; a tier that loses money has a negative share). Without a positive total no profit is drawn.
+    (money; a tier that loses money has a negative share). Without a positive total no profit is drawn. Names whose
+    letters no installed font has are numbers, the highest tier 1.
     """
-    tiers = [str(tier) for tier in tier_summary["tier"]]
+    tiers, fonts = drawable([str(tier) for tier in tier_summary["tier"]])
     customers = tier_summary["customers"].to_numpy(dtype=float)
     margin = tier_summary["contribution_margin"].to_numpy(dtype=float)
     shares = [
@@ -55,7 +57,7 @@ def pyramid(tier_summary: pd.DataFrame, *, title: str = "Customers and profit by
                 color=INK,
             )
     left.invert_xaxis()
-    left.set_yticks(position, tiers, fontsize=10)
+    left.set_yticks(position, tiers, fontsize=10, fontfamily=fonts)
     left.invert_yaxis()
     right.tick_params(labelleft=False)
     return figure

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from clv.plots.letters import drawable
 from clv.plots.style import BLUE, INK, MUTED, ORANGE, canvas, legend
 
 if TYPE_CHECKING:
@@ -23,9 +24,11 @@ def quadrants(grades: pd.DataFrame, settings: QuadrantSettings) -> Figure:
     figure, axes = canvas(
         "Size × loyalty", "probability that the customer still buys", settings.size.replace("_", " ")
     )
-    for name, color in zip(settings.names, (BLUE, "#b8423f", "#8fb3dd", ORANGE), strict=True):
+    shown, fonts = drawable([name.replace("_", " ") for name in settings.names])
+    colors = (BLUE, "#b8423f", "#8fb3dd", ORANGE)
+    for name, drawn, color in zip(settings.names, shown, colors, strict=True):
         rows = grades[(grades["quadrant"] == name).to_numpy(bool)]
-        label = f"{name.replace('_', ' ')}  {len(rows):,}"
+        label = f"{drawn}  {len(rows):,}"
         axes.scatter(
             rows["probability_active"], rows[settings.size], s=9, alpha=0.6, color=color, lw=0, label=label
         )
@@ -35,4 +38,6 @@ def quadrants(grades: pd.DataFrame, settings: QuadrantSettings) -> Figure:
     axes.axvline(settings.minimum_probability_active, color=MUTED, lw=0.8)
     axes.axhline(0, color=INK, lw=0.8)
     legend(axes, loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=2)
+    for text in axes.get_legend().get_texts():
+        text.set_fontfamily(fonts)
     return figure

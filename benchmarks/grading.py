@@ -147,7 +147,8 @@ def main(n: int, account_groups: int, say: Callable[[str], None] = print) -> Non
     total = sum(times.values()) - floor
     held = graded.frame["account_group_id"].nunique()
     say(
-        f"{n:,} customers, {held:,} account groups: {total:.1f} s, peak {peak / 2**20:.1f} GB ({before / 2**20:.1f} before)"
+        f"{n:,} customers, {held:,} account groups: {total:.1f} s, "
+        f"peak {peak / 2**20:.1f} GB ({before / 2**20:.1f} before)"
     )
 
 

@@ -233,6 +233,44 @@ def test_gates_and_decisions_hold_in_the_month() -> None:
     assert sizes(graded) == {"important": 1, "main": 19, "ordinary": 30, "small": 50}
 
 
+def test_a_month_of_grace_warns_a_key_customer_once_before_arrears_cost_its_tier() -> None:
+    in_arrears = np.where(np.isin(np.arange(100), [0, 50]), 0.9, 0.0)
+    clean, late = measured_of(100), measured_of(100, columns={"overdue_balance_ratio": in_arrears})
+    config = config_of(gates={"month_of_grace": True})
+    new = customers_of(late, config)
+    assert of(new, "c000")["tier_rule"] == "gate:arrears"  # who was not key has nothing to lose
+    month = customers_of(clean, config)
+    seen = []
+    for measured in (late, late, late):
+        month = customers_of(measured, config, previous=month.frame)
+        seen.append((of(month, "c000")["tier"], of(month, "c000")["tier_rule"]))
+        assert sizes(month) == {"important": 1, "main": 19, "ordinary": 30, "small": 50}
+        assert not of(month, "c050")["tier_rule"].startswith("grace:")
+    assert seen == [
+        ("important", "grace:arrears"),
+        ("ordinary", "gate:arrears"),
+        ("ordinary", "gate:arrears"),
+    ]
+    warned = customers_of(late, config, previous=customers_of(clean, config).frame)
+    back = customers_of(clean, config, previous=warned.frame)
+    assert (of(back, "c000")["tier"], of(back, "c000")["tier_rule"]) == ("important", "rank")
+
+
+def test_what_a_person_or_a_new_policy_moved_is_not_held_there_by_the_band_twice() -> None:
+    previous = pd.DataFrame(
+        {
+            "customer_id": ["c000", "c001", "c002"],
+            "value_source": "history",
+            "tier": "ordinary",
+            "previous_tier": "main",
+            "tier_rule": ["override", "policy_reset", "rank"],
+        }
+    )
+    found = customers_of(measured_of(100), previous=previous).frame.set_index("customer_id")
+    assert found.loc[["c000", "c001", "c002"], "earlier_tier"].isna().tolist() == [True, True, False]
+    assert found.loc["c000", "previous_tier"] == "ordinary"
+
+
 def test_no_count_is_audited_where_gates_leave_too_few_for_the_key_tiers() -> None:
     graded = customers_of(measured_of(100, columns={"contribution_margin": -1.0}))
     assert sizes(graded) == {"ordinary": 50, "small": 50}

@@ -120,9 +120,11 @@ def grade_customers(
     )
     months = NO_MONTHS if earlier is None else earlier
     customers = _with_history(customers, previous, "history")
+    gate = tiers.gates(customers, config.gates, settings.band_ratio)
+    grace = tiers.in_grace(gate, customers, settings.key) & config.gates.month_of_grace
     frame = customers.assign(
         **{name: composed[name] for name in _COMPOSED},
-        gate=tiers.gates(customers, config.gates, settings.band_ratio),
+        gate=gate.mask(grace),
         tie_break=_tie_break(customers),
         override_tier=_overridden(customers, overrides, settings.names),
         value_source="history",
@@ -135,6 +137,8 @@ def grade_customers(
     cut = policies.cut_of(graded, settings)
     assigned = tiers.assign(graded, cut, settings.key, settings.band_ratio, policy_reset=policy_reset)
     assigned = tiers.hold_unconfirmed(assigned, cut.names, months, settings.confirmation_runs)
+    warned = grace[active] & assigned["tier"].isin(settings.key) & assigned["override_tier"].isna()
+    assigned["tier_rule"] = assigned["tier_rule"].mask(warned, tiers.GRACE + gate[active])
     assigned["quadrant"] = quadrants.quadrants(assigned, config.quadrants)
     shown = scores.loc[active, measured.switched_on]
     firm = firmness_of(assigned, shown, config.weights, grading, cut, settings.key, config)

@@ -16,6 +16,7 @@ from clv.criteria import Measured
 from clv.grades import Graded
 from clv.pairwise import compare
 from clv.quadrants import KINDS
+from clv.tiers import GRACE
 
 if TYPE_CHECKING:
     from clv.config import Config
@@ -230,6 +231,13 @@ def _kept_below_key(frame: pd.DataFrame) -> Iterator[Fact]:
     rule = frame["tier_rule"].astype(str)
     for name, count in rule[rule.str.startswith("gate:")].value_counts().sort_index().items():
         yield f"kept_below_key_{str(name)[5:]}", float(count), "customers whom this gate keeps below key"
+    for name, count in rule[rule.str.startswith(GRACE)].value_counts().sort_index().items():
+        reason = str(name).removeprefix(GRACE)
+        yield (
+            f"in_grace_{reason}",
+            float(count),
+            "key customers who leave key next month unless this goes away",
+        )
 
 
 def _quadrants(frame: pd.DataFrame, config: Config) -> Iterator[Fact]:

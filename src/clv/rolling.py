@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 # How months are graded beside the configured way. `raw`: by rank and gates alone, from nothing but the month itself;
-# `no_gates`: with the band alone, so that what each of them costs can be told apart; `confirmed`: with the band, and a
-# move waits for a second month.
+# `no_gates`: with the band alone, so that what each of them costs can be told apart; `grace`: late payment and arrears
+# wait for a second month; `confirmed`: moves by rank do.
 _PLAIN = {"band_ratio": 0.0, "confirmation_runs": 1}
 _OPEN = {
     "negative_contribution": False, "late_payment_probability": None, "overdue_balance_ratio": None,
@@ -55,6 +55,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "configured": {},
     "raw": {"tiers": _PLAIN},
     "no_gates": {"gates": _OPEN},
+    "grace": {"gates": {"month_of_grace": True}},
     "confirmed": {"tiers": {"confirmation_runs": 2}},
 }
 LOOK_BACK_MONTHS = 12

@@ -23,7 +23,7 @@ from clv.errors import ConfigError, TableError
 from clv.policies import Cut, counts, ranking
 from clv.settings.grading import GateSettings
 
-__all__ = ["assign", "counts", "gates", "hold_unconfirmed", "tier_change"]
+__all__ = ["assign", "counts", "gates", "hold_unconfirmed", "in_grace", "tier_change"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -61,6 +61,18 @@ def gates(frame: pd.DataFrame, settings: GateSettings, band_ratio: float = 0.0) 
         open_so_far = np.array([value is None for value in reason], dtype=bool)
         reason[is_shut.to_numpy(dtype=bool, na_value=False) & open_so_far] = name
     return pd.Series(reason, index=frame.index, dtype="str")
+
+
+GRACE = "grace:"  # before a gate's name: the rule of a key customer that is warned
+
+
+def in_grace(gate: pd.Series, frame: pd.DataFrame, key: Sequence[str]) -> pd.Series:
+    """Whose `gate` is late payment or arrears, came while the customer was key, and has a month to go away again.
+
+    Reads `previous_tier` and `previous_rule` of last month; who was in grace then is not again.
+    """
+    warned = frame["previous_rule"].astype("str").str.startswith(GRACE).fillna(False).astype(bool)
+    return gate.isin(["late_payment", "arrears"]) & frame["previous_tier"].isin(list(key)) & ~warned
 
 
 def _held(frame: pd.DataFrame, gate: str, band_ratio: float) -> Floats:

@@ -195,7 +195,8 @@ class TierSettings(Section):
 class GateSettings(Section):
     """What keeps a customer below key whatever its score; null, or false, switches a gate off.
 
-    A gate by a limit that shut opens once the figure is tiers.band_ratio below its limit.
+    A gate by a limit that shut opens once the figure is tiers.band_ratio below its limit. With `month_of_grace` late
+    payment and arrears cost a key customer its tier only where the month before had them too.
     """
 
     negative_contribution: bool = True
@@ -203,6 +204,7 @@ class GateSettings(Section):
     overdue_balance_ratio: Ratio | None = 0.3
     bad_debt_months: Count | None = 24
     blocked: bool = True
+    month_of_grace: bool = False
 
 
 class QuadrantSettings(Section):

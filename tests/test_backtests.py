@@ -294,7 +294,7 @@ def test_tiers_of_months_in_a_row_are_reported(invented: Config, capsys: pytest.
     steady = report["stability"]
     assert set(steady) == set(rolling.VARIANTS)
     assert steady["configured"]["moves_ratio"] < steady["raw"]["moves_ratio"]
-    for kinds in (report["moves_by_rule"], report["moves_by_edge"]):
+    for kinds in (report["moves_by_rule"], report["moves_by_edge"], report["moves_by_month"]):
         assert sum(kind["share_ratio"] for kind in kinds.values()) == pytest.approx(1)
     assert "ranking" in report["moves_by_rule"]
     crossed = {f"{high} – {low}" for high, low in combinations(invented.tiers.names, 2)}

@@ -388,7 +388,7 @@ def show_rolling(report: dict[str, Any]) -> None:
     }  # fmt: skip
     console.print(_figures("stability", report["stability"], headings))
     headings = {"moves": "moves", "share_ratio": "share", "reversals_ratio": "undone"}
-    for by in ("rule", "edge"):
+    for by in ("rule", "edge", "month"):
         console.print(_figures(f"moves by {by}", report[f"moves_by_{by}"], headings, first=by))
     if report["captured"]:
         origins = f"realised value captured, mean of {report['origins_with_outcome']} origins"

@@ -34,8 +34,8 @@ SMALLEST_SD = 0.01  # points: who has not moved for months may move all the same
 # and the invented company it promises as many stays as there are; narrower ranges promise too many.
 TAIL = 0.025
 NORMAL_TAIL = 1.959963984540054
-KNOTS = 20  # of a calibration
-FEWEST_PAIRS = 200  # from which a calibration is learned
+KNOTS, PAIRS_PER_KNOT = 20, 50  # of a calibration: at most, at least
+FEWEST_PAIRS = 200  # from which one is learned
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,21 @@ class Calibration:
     def fit(cls, formula: Floats, stayed: Floats) -> Calibration:
         """Of P and who stayed (0 or 1), a pair per customer and month; pairs without P are left out.
 
-        Isotonic regression (Barlow et al., 1972) of the stays on P, in up to 20 groups of equal size. A group starts
-        with one who stayed and one who did not, so that nothing is promised for certain.
+        Isotonic regression (Barlow et al., 1972) of the stays on P, in up to 20 groups of equal size, of 50 at
+        least. A group starts with one who stayed and one who did not, so that nothing is promised for certain.
         """
         known = np.isfinite(formula)
         p, stays = formula[known], stayed[known]
         if len(p) < FEWEST_PAIRS:
             return cls()
+        knots = min(KNOTS, len(p) // PAIRS_PER_KNOT)
         # Equal P are never parted: groups are of the values, by how many have them.
         _, where, counts = np.unique(p, return_inverse=True, return_counts=True)
-        group = ((np.cumsum(counts) - counts / 2) * KNOTS / len(p)).astype(np.int64)[where]
-        size = np.bincount(group, minlength=KNOTS).astype(np.float64)
+        group = ((np.cumsum(counts) - counts / 2) * knots / len(p)).astype(np.int64)[where]
+        size = np.bincount(group, minlength=knots).astype(np.float64)
         kept = size > 0
-        mean_p = np.bincount(group, p, KNOTS)[kept] / size[kept]
-        share = (np.bincount(group, stays, KNOTS)[kept] + 1) / (size[kept] + 2)
+        mean_p = np.bincount(group, p, knots)[kept] / size[kept]
+        share = (np.bincount(group, stays, knots)[kept] + 1) / (size[kept] + 2)
         rising = isotonic_regression(share, weights=size[kept]).x
         return cls(tuple(mean_p.tolist()), tuple(rising.tolist()))
 

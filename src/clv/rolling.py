@@ -405,6 +405,7 @@ def _report(
         "stability": steady,
         "moves_by_rule": stability.moves_by(moved, moved["rule"]),
         "moves_by_edge": stability.moves_by(moved, _edges_crossed(moved, config.tiers.names)),
+        "moves_by_month": stability.moves_by(moved, moved["month"].map(dict(enumerate(map(str, days))))),
         "captured": captured,
         "value_by_tier": by_tier,
         "is_monotone": stability.is_monotone(by_tier) if by_tier else None,

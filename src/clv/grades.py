@@ -218,14 +218,7 @@ def grade_prospects(
     """
     settings = config.tiers
     prospects = measured.prospects
-    if "prospect" in grading.scales:
-        model = grading.scales["prospect"].score(prospects["prospect_value"].to_numpy(np.float64))
-        baseline = grading.scales["prospect"].baseline
-    else:
-        model, baseline = np.full(len(prospects), np.nan), PROSPECT_BASELINE
-    judgement = prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
-    combined = combine(model, judgement, config.prospect.judgement_weight_ratio)
-    score = np.where(np.isnan(model), judgement, combined)
+    score, baseline = prospect_scores(prospects, grading, config)
     measured_score = np.isfinite(score)
     before = _previous(previous, "prospect")
     frame = prospects.assign(
@@ -254,6 +247,21 @@ def grade_prospects(
     return Graded(
         frame, measured.prospect_values, scores, weights, order, tuple(settings.prospect_key), expected
     )
+
+
+def prospect_scores(prospects: pd.DataFrame, grading: Grading, config: Config) -> tuple[Floats, float]:
+    """Score of each of `prospects` by the model and, where there is one, sales' judgement (NaN: neither); the baseline.
+
+    Reads `prospect_value` and `judgement`.
+    """
+    if "prospect" in grading.scales:
+        scale = grading.scales["prospect"]
+        model, baseline = scale.score(prospects["prospect_value"].to_numpy(np.float64)), scale.baseline
+    else:
+        model, baseline = np.full(len(prospects), np.nan), PROSPECT_BASELINE
+    judgement = prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
+    combined = combine(model, judgement, config.prospect.judgement_weight_ratio)
+    return np.where(np.isnan(model), judgement, combined), baseline
 
 
 _COMPOSED = ("composite_score", "composite_baseline", "coverage_ratio", "is_provisional")

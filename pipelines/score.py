@@ -27,6 +27,7 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
         ingest,
         month_facts,
         outlook,
+        paths,
         points,
         publish,
         tracking,
@@ -93,6 +94,10 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 policy_reset=reset,
             )
 
+        with step("looking for what would take customers to the next tier"):
+            leading = paths.paths(db, as_of, customers, measured, champion, config, pricing)
+            customers = paths.with_potential(customers, leading, config)
+
         with step("publishing, all of it or nothing"):
             tables = {
                 "grades": [
@@ -101,6 +106,7 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 "criteria": [grades.criteria_table(g, measured) for g in (customers, prospects)],
                 "reasons": reasons,
                 "changes": [moved],
+                "paths": [leading],
                 "tier_summary": [grades.tier_summary(g) for g in (customers, prospects)],
                 "month_facts": [
                     month_facts.month_facts(

@@ -25,7 +25,7 @@ ORDER = (
     ("features",),
     ("receivables", "prospects", "outcomes", "credit"),
     ("invoice_rows", "portfolio"),
-    ("scenario",),
+    ("scenario", "levers"),
     ("customers",),
     ("models",),
     ("evaluation",),

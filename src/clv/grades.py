@@ -152,14 +152,7 @@ def grade_customers(
             f"of {grading.trained_as_of}). Train again with this setting."
         )
     customers, values = measured.customers, measured.values
-    scores = grading.score(values[measured.switched_on]).reindex(columns=list(values.columns))
-    composed = composite.compose(
-        scores[measured.switched_on],
-        config.weights,
-        measured.switched_on,
-        grading.baselines,
-        config.composite.minimum_coverage_ratio,
-    )
+    scores, composed = composites(measured, grading, config)
     before = _text(customers["customer_id"].map(_previous(previous, "history")))
     months = NO_MONTHS if earlier is None else earlier
     gate = tiers.gates(customers, config.gates)
@@ -247,6 +240,19 @@ def grade_prospects(
     return Graded(
         frame, measured.prospect_values, scores, weights, order, tuple(settings.prospect_key), expected
     )
+
+
+def composites(measured: Measured, grading: Grading, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of the customers measured (a column per criterion), and composite.compose of them; the same rows."""
+    scores = grading.score(measured.values[measured.switched_on])
+    composed = composite.compose(
+        scores,
+        config.weights,
+        measured.switched_on,
+        grading.baselines,
+        config.composite.minimum_coverage_ratio,
+    )
+    return scores.reindex(columns=list(measured.values.columns)), composed
 
 
 def prospect_scores(prospects: pd.DataFrame, grading: Grading, config: Config) -> tuple[Floats, float]:

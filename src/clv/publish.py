@@ -319,6 +319,10 @@ def _stage(db: Engine, month: Month, tables: Mapping[str, Sequence[pd.DataFrame]
                 "Nothing was published."
             ) from error
         counts[name] = len(frame)
+    db.run(f"CREATE TABLE {audits.PREVIOUS} ({audits.PREVIOUS_COLUMNS})")
+    if len(month.previous):
+        columns = [column.split()[0] for column in audits.PREVIOUS_COLUMNS.split(", ")]
+        db.append(audits.PREVIOUS, month.previous[columns])
     return counts
 
 

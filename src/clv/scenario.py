@@ -27,18 +27,15 @@ def facts_of(db: Engine, copies: pd.DataFrame) -> Iterator[None]:
     """`main` holds the facts of some customers, for the block.
 
     `copies`: `customer_id` and `copy`, one row per customer wanted and copy of it; the copy '' keeps the customer's
-    id, another has the id customer_id + SEPARATOR + copy, and so have its invoices. Products and exchange rates are
-    everybody's. Customers do not depend on each other, so each copy is measured as if it were alone.
+    id, another has the id customer_id + SEPARATOR + copy, and so have its invoices. The frame itself is the table
+    main.copies, with `copy_id`. Products and exchange rates are everybody's. Customers do not depend on each other, so
+    each copy is measured as if it were alone.
     """
     db.run("ATTACH ':memory:' AS scenario")
     try:
-        asked = pd.DataFrame(
-            {
-                "customer_id": copies["customer_id"].astype("str"),
-                "ending": [SEPARATOR + copy if copy else "" for copy in copies["copy"]],
-            }
-        )
-        db.load("scenario.main.copies", asked)
+        ending = pd.Series([SEPARATOR + copy if copy else "" for copy in copies["copy"]], index=copies.index)
+        ids = copies["customer_id"].astype("str")
+        db.load("scenario.main.copies", copies.assign(customer_id=ids, ending=ending, copy_id=ids + ending))
         for name, table in CORE.items():
             if "customer_id" in table.names:
                 replaced = ", ".join(
@@ -62,9 +59,3 @@ def facts_of(db: Engine, copies: pd.DataFrame) -> Iterator[None]:
     finally:
         db.run("USE memory")
         db.run("DETACH scenario")
-
-
-def originals(customer_ids: pd.Series) -> pd.DataFrame:
-    """`customer_id` and `copy` behind the ids of copies; the same rows."""
-    parts = customer_ids.astype("str").str.partition(SEPARATOR)
-    return pd.DataFrame({"customer_id": parts[0], "copy": parts[2]}, index=customer_ids.index)

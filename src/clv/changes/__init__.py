@@ -105,19 +105,18 @@ def changes(
     if before is None:
         return NO_ROWS
     then = _as_then(db, before, facts, now, config, pricing)
-    rows = []
-    for one, criteria_points in zip(graded, of_now, strict=True):
-        if one.frame.empty or not before.grades["value_source"].isin(one.frame["value_source"]).any():
-            continue
+    shown = []
+    for one in graded:
         reset = policy_reset["tier_policy" if one.are_customers else "prospect_tier_policy"]
         found = blocks_of(before, one, then, config, policy_reset=reset)
-        shown = found[_is_shown(found)]
-        if shown.empty:
-            continue
-        with scenario.facts_of(db, shown[["customer_id"]].assign(copy="")):
-            past = measure(db, before.as_of, config, pricing, now.models)
-        rows.append(_told(shown, one, criteria_points, past, now, config))
-    return pd.concat(rows, ignore_index=True) if rows else NO_ROWS
+        shown.append(found[_is_shown(found)].reset_index(drop=True))
+    told_about = pd.concat([found["customer_id"] for found in shown])
+    if told_about.empty:
+        return NO_ROWS
+    with scenario.facts_of(db, pd.DataFrame({"customer_id": told_about, "copy": ""})):
+        past = measure(db, before.as_of, config, pricing, now.models)
+    rows = [_told(*each, past, now, config) for each in zip(shown, graded, of_now, strict=True)]
+    return pd.concat(rows, ignore_index=True)
 
 
 def _is_shown(found: pd.DataFrame) -> pd.Series:
@@ -378,6 +377,8 @@ def _told(
     config: Config,
 ) -> pd.DataFrame:
     """The rows of who is shown, in words."""
+    if shown.empty:
+        return NO_ROWS
     if graded.are_customers:
         of_then = of_customers(past, now.models, now.grading, config.standards)
         ids_then = past.customers["customer_id"]
@@ -386,4 +387,4 @@ def _told(
     place_then = pd.Index(ids_then).get_indexer(shown["customer_id"])
     place_now = pd.Index(graded.frame["customer_id"]).get_indexer(shown["customer_id"])
     facts = told.Facts(of_then, of_now, place_then, place_now, graded.weights)
-    return told.rows(shown.reset_index(drop=True), facts, config)
+    return told.rows(shown, facts, config)

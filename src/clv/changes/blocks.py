@@ -102,7 +102,7 @@ class Edges:
         if not self.rankings:
             return native
         ranking = self.rankings[peers, model, policy]
-        found = native.copy()
+        found = native.astype(np.float64)
         for month in (THEN, NOW):
             mine = (source == month) & (native > 0)
             own = self.rankings[month, month, month]

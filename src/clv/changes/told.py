@@ -81,7 +81,8 @@ def rows(shown: pd.DataFrame, facts: Facts, config: Config) -> pd.DataFrame:
         silent = np.abs(points) < SMALLEST_POINTS
         if block == "facts":
             rule, is_told = _by_rule(words, shown)
-            sentence = np.where(is_told, rule + np.where(silent, "", " " + sentence), sentence)
+            with_facts = fill(words["changes"]["rule"]["and_facts"], len(shown), rule=rule, facts=sentence)
+            sentence = np.where(is_told, np.where(silent, rule, with_facts), sentence)
             silent &= ~is_told
         part = pd.DataFrame(
             {

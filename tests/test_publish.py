@@ -282,7 +282,7 @@ def test_changes_that_miss_what_happened_to_the_distance_are_refused(tmp_path: P
     for tables, edge in ((january, 45.0), (february, 46.0)):
         tables["grades"][0]["tier_edge_score"] = [edge, None, None]
     published(config, JANUARY, january)
-    best = list(SOUND)[0]
+    best = next(iter(SOUND))
 
     def told(customer: str, facts: float) -> dict[str, list[pd.DataFrame]]:
         rows = {"customer_id": customer, "block": ["facts", "peers"], "points": [facts, -1.0]}
@@ -299,7 +299,7 @@ def test_changes_that_miss_what_happened_to_the_distance_are_refused(tmp_path: P
 
 def test_changes_need_a_month_before(tmp_path: Path) -> None:
     config, tables = config_at(tmp_path), graded(SOUND)
-    rows_of = {"customer_id": list(SOUND)[0], "block": ["facts"], "points": [4.0]}
+    rows_of = {"customer_id": next(iter(SOUND)), "block": ["facts"], "points": [4.0]}
     with pytest.raises(PublishError, match="not graded the month before"):
         published(config, JANUARY, {**tables, "changes": [pd.DataFrame(rows_of)]})
 

@@ -225,7 +225,8 @@ def _reaches(
 def _told(reached: pd.DataFrame, aims: Aims, sizes: pd.DataFrame, config: Config) -> pd.DataFrame:
     """What was found, in words."""
     words = Words.of(config)
-    found = reached.merge(aims.frame[["customer_id", "target", "gate"]], on="customer_id", validate="m:1")
+    whose = aims.frame[["customer_id", "target", "gate", "is_key"]]
+    found = reached.merge(whose, on="customer_id", validate="m:1")
     found = found.merge(sizes[["customer_id", "net_amount"]], on="customer_id", how="left", validate="m:1")
     sentence = np.full(len(found), "", dtype=object)
     for lever in LEVERS:
@@ -243,17 +244,14 @@ def _told(reached: pd.DataFrame, aims: Aims, sizes: pd.DataFrame, config: Config
                 size=words.figures(part["net_amount"].to_numpy(np.float64), "money"),
                 tier=part["target"].to_numpy(object),
             )
-    shut = found["gate"].notna().to_numpy(bool)
-    if shut.any():
-        part = found[shut]
-        gate = np.array(
-            [str(words["changes"]["gates"].get(name, name)) for name in part["gate"]], dtype=object
-        )
-        runs = words.months(config.gates.clear_runs)
-        tier = part["target"].to_numpy(object)
-        sentence[shut] = sentence[shut] + fill(
-            str(words["paths"]["gated"]), len(part), tier=tier, gate=gate, runs=runs
-        )
+    shut = (found["gate"].notna() & found["is_key"].astype(bool)).to_numpy(bool)
+    gate = [str(words["changes"]["gates"].get(name, name)) for name in found.loc[shut, "gate"]]
+    sentence[shut] = sentence[shut] + fill(
+        str(words["paths"]["gated"]),
+        len(gate),
+        gate=np.array(gate, dtype=object),
+        runs=words.months(config.gates.clear_runs),
+    )
     return found.assign(target_tier=found["target"], sentence=sentence)[list(COLUMNS)]
 
 

@@ -122,7 +122,7 @@ def changes(
 def _is_shown(found: pd.DataFrame) -> pd.Series:
     parts = found[list(BLOCKS)]
     large = (parts.abs() >= SHOWN_POINTS).any(axis=1) | (parts.sum(axis=1).abs() >= SHOWN_POINTS)
-    return large | (found["tier"] != found["tier_then"])
+    return large | found["has_moved"]
 
 
 def _as_then(
@@ -151,9 +151,12 @@ def blocks_of(
     *,
     policy_reset: bool,
 ) -> pd.DataFrame:
-    """Points of every block, a row per customer scored in both months: customer_id, the blocks, `tier_then`, `tier`,
-    `rule_then`, `tier_rule`, `edge_tier` (whose edge; null where no score decides), `came_in` (whether the customer is
-    judged as a member of its tier for the first time), and which criteria `appeared` and `vanished`."""
+    """Points of every block: a row per customer scored in both months.
+
+    Columns: customer_id, the blocks, `tier_then`, `has_moved` (up or down), `rule_then`, `tier_rule`, `edge_tier` (whose
+    edge; null where no score decides), `came_in` (judged as a member of its tier for the first time), and the criteria
+    that `appeared` and `vanished`.
+    """
     names = tuple(name for name in graded.order if name != "inactive")
     source = "history" if graded.are_customers else "prospect"
     old = before.grades[(before.grades["value_source"] == source).to_numpy(bool)]
@@ -257,7 +260,7 @@ def _in_both(old: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, NDArra
         {
             "customer_id": new["customer_id"].to_numpy()[j],
             "tier_then": old["tier"].to_numpy()[i],
-            "tier": new["tier"].to_numpy()[j],
+            "has_moved": new["tier_change"].isin(["up", "down"]).to_numpy(bool)[j],
             "rule_then": old["tier_rule"].to_numpy()[i],
             "tier_rule": new["tier_rule"].to_numpy()[j],
         }

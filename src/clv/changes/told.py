@@ -73,7 +73,7 @@ def rows(shown: pd.DataFrame, facts: Facts, config: Config) -> pd.DataFrame:
     decision by hand, is told there.
     """
     words = Words.of(config)
-    moved = (shown["tier"] != shown["tier_then"]).to_numpy(bool)
+    moved = shown["has_moved"].to_numpy(bool)
     parts = []
     for block in BLOCKS:
         points = shown[block].to_numpy(np.float64)
@@ -231,7 +231,7 @@ _TELL = {"facts": _facts, "peers": _peers, "model": _model, "policy": _policy, "
 def _by_rule(words: Words, shown: pd.DataFrame) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
     """Why a rule, and not the score, moved a customer: a gate that shut or opened, a decision by hand."""
     form = words["changes"]["rule"]
-    moved = (shown["tier"] != shown["tier_then"]).to_numpy(bool)
+    moved = shown["has_moved"].to_numpy(bool)
     text = np.full(len(shown), "", dtype=object)
     pairs = zip(shown["tier_rule"], shown["rule_then"], moved, strict=True)
     for row, (now, then, is_moved) in enumerate(pairs):

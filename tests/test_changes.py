@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations, product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -376,3 +379,32 @@ def test_same_input_same_text_in_any_order_of_rows(table: pd.DataFrame, two_mont
         criteria=month.criteria.iloc[rng.permutation(len(month.criteria))],
     )
     pd.testing.assert_frame_equal(told(two_months, shuffled), table)
+
+
+# ---- words
+
+
+def placeholders(content: Any) -> Any:
+    """The templates of a language file with nothing left but what is filled in."""
+    if isinstance(content, dict):
+        return {key: placeholders(value) for key, value in content.items() if key != "counts"}
+    return sorted(set(re.findall(r"\{(\w+)\}", content)))
+
+
+def test_chinese_says_the_same_things_with_the_same_figures() -> None:
+    folder = Path(changes.__file__).parents[1] / "language"
+    english = yaml.safe_load((folder / "en.yaml").read_text(encoding="utf-8"))
+    name = "zh_changes_paths.yaml" if (folder / "zh_changes_paths.yaml").exists() else "zh.yaml"
+    chinese = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
+    for part in ("changes", "paths"):
+        assert placeholders(chinese[part]).keys() == placeholders(english[part]).keys()
+    assert placeholders(chinese["changes"]) == placeholders(english["changes"])
+    assert placeholders(chinese["paths"]) == placeholders(english["paths"])
+
+
+def test_every_gate_has_words() -> None:
+    folder = Path(changes.__file__).parents[1] / "language"
+    words = yaml.safe_load((folder / "en.yaml").read_text(encoding="utf-8"))
+    gates = {"insolvency", "write_off", "blocked", "negative_contribution", "late_payment", "arrears"}
+    assert set(words["changes"]["gates"]) == gates
+    assert set(words["paths"]["open_gate"]) == gates | {"until_clear"}

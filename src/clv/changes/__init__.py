@@ -153,9 +153,9 @@ def blocks_of(
 ) -> pd.DataFrame:
     """Points of every block: a row per customer scored in both months.
 
-    Columns: customer_id, the blocks, `tier_then`, `has_moved` (up or down), `rule_then`, `tier_rule`, `edge_tier` (whose
-    edge; null where no score decides), `came_in` (judged as a member of its tier for the first time), and the criteria
-    that `appeared` and `vanished`.
+    Columns: customer_id, the blocks, `tier_then`, `has_moved` (up or down), `rule_then`, `tier_rule`, `edge_tier`
+    (whose edge; null where no score decides), `came_in` (judged as a member of its tier for the first time), and the
+    criteria that `appeared` and `vanished`.
     """
     names = tuple(name for name in graded.order if name != "inactive")
     source = "history" if graded.are_customers else "prospect"

@@ -11,6 +11,7 @@ from clv import program
 from clv.program import AsOf, ConfigPath, LogFormat, Overrides, step
 
 if TYPE_CHECKING:
+    from clv import champions, changes, publish, tracking
     from clv.config import Config
     from clv.publish import Receipt
 
@@ -19,12 +20,14 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
     """Grade everybody known before `as_of` and publish the month; says what was published."""
     from clv import (
         champions,
+        changes,
         criteria,
         explain,
         grades,
         ingest,
         month_facts,
         outlook,
+        paths,
         points,
         publish,
         tracking,
@@ -44,7 +47,8 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
             pricing = price_lines(db, config)
 
         with step("measuring every standard"):
-            measured = criteria.measure(db, as_of, config, pricing, champion.models)
+            known = criteria.known(db, as_of, config, pricing, champion.models)
+            measured = criteria.judge(known, config, pricing, champion.models)
             overrides = grades.overrides_valid(db, as_of)
 
         with step("grading customers and prospects"):
@@ -76,6 +80,24 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 explain.reasons(prospects, of_prospects, config),
             ]
 
+        with step("telling what changed since the month before"):
+            before, gone = month_before(config, store, month, champion)
+            moved = changes.changes(
+                db,
+                before,
+                (customers, prospects),
+                (of_customers, of_prospects),
+                known,
+                champion,
+                config,
+                pricing,
+                policy_reset=reset,
+            )
+
+        with step("looking for what would take customers to the next tier"):
+            leading = paths.paths(db, as_of, customers, measured, champion, config, pricing)
+            customers = paths.with_potential(customers, leading, config)
+
         with step("publishing, all of it or nothing"):
             tables = {
                 "grades": [
@@ -83,6 +105,8 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 ],
                 "criteria": [grades.criteria_table(g, measured) for g in (customers, prospects)],
                 "reasons": reasons,
+                "changes": [moved],
+                "paths": [leading],
                 "tier_summary": [grades.tier_summary(g) for g in (customers, prospects)],
                 "month_facts": [
                     month_facts.month_facts(
@@ -105,8 +129,28 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 tables,
                 expected_counts=customers.expected_counts | prospects.expected_counts,
                 mlflow_run_id=champion.mlflow_run_id,
-                why=measured.why() | {"notes": loaded.notes, "models": models_run or "champions"},
+                why=measured.why() | {"notes": [*loaded.notes, *gone], "models": models_run or "champions"},
             )
+
+
+def month_before(
+    config: Config, store: tracking.Store, month: publish.Month, champion: champions.Champions
+) -> tuple[changes.Before | None, list[str]]:
+    """The month before as published, with the models that graded it; None, and why, where those are gone."""
+    from clv import champions, changes, publish
+    from clv.errors import ModelError
+
+    if month.previous.empty:
+        return None, []
+    versions = changes.versions_of(month.previous)
+    then = None
+    if any(champion.versions.get(name) != version for name, version in versions.items()):
+        try:
+            then = champions.of_versions(store, versions)
+        except ModelError as error:
+            return None, [f"No changes are told: {error}"]
+    criteria, same_settings = publish.measured_before(config, month)
+    return changes.Before(month.previous, criteria, then, same_settings), []
 
 
 def main(

@@ -167,6 +167,15 @@ def test_a_named_run_grades_instead_of_the_champions(store: tracking.Store) -> N
     assert graded_by(store, FEBRUARY, earlier.run_id) == "of January"
 
 
+def test_who_graded_an_earlier_month_is_found_by_version_and_missed_by_name(store: tracking.Store) -> None:
+    train(store, JANUARY, learned("of January"))
+    train(store, FEBRUARY, learned("of February"))
+    graded_january = champions.of_versions(store, {"lifetime-value": "1", "grading": "1"})
+    assert graded_january.models.lifetime_value.verdict == "of January"
+    with pytest.raises(ModelError, match="found no lifetime-value 9"):
+        champions.of_versions(store, {"lifetime-value": "9", "grading": "1"})
+
+
 def test_a_named_run_that_has_seen_the_future_is_refused(store: tracking.Store) -> None:
     later = train(store, FEBRUARY, learned("of February"))
     with pytest.raises(

@@ -276,6 +276,34 @@ def test_every_audit_refuses_what_it_guards_against_and_nothing_is_left(
     assert rows(config, "SELECT count(DISTINCT run_id) FROM clv_rows.grades") == [(1,)]
 
 
+def test_changes_that_miss_what_happened_to_the_distance_are_refused(tmp_path: Path) -> None:
+    config = config_at(tmp_path)
+    january, february = graded(SOUND), graded(SOUND, shift=4.0)
+    for tables, edge in ((january, 45.0), (february, 46.0)):
+        tables["grades"][0]["tier_edge_score"] = [edge, None, None]
+    published(config, JANUARY, january)
+    best = next(iter(SOUND))
+
+    def told(customer: str, facts: float) -> dict[str, list[pd.DataFrame]]:
+        rows = {"customer_id": customer, "block": ["facts", "peers"], "points": [facts, -1.0]}
+        return {**february, "changes": [pd.DataFrame(rows)]}
+
+    with pytest.raises(PublishError, match="1 whose changes do not add up"):
+        published(config, FEBRUARY, told(best, 4.1))
+    with pytest.raises(PublishError, match="somebody who is not graded"):
+        published(config, FEBRUARY, told("nobody", 4.0))
+    assert published(config, FEBRUARY, told(best, 4.0)).status == "published"
+    again = rows(config, "SELECT sum(points) FROM clv.changes")
+    assert again == [(3.0,)]
+
+
+def test_changes_need_a_month_before(tmp_path: Path) -> None:
+    config, tables = config_at(tmp_path), graded(SOUND)
+    rows_of = {"customer_id": next(iter(SOUND)), "block": ["facts"], "points": [4.0]}
+    with pytest.raises(PublishError, match="not graded the month before"):
+        published(config, JANUARY, {**tables, "changes": [pd.DataFrame(rows_of)]})
+
+
 def test_a_tier_of_the_wrong_size_is_refused_within_its_own_pyramid(tmp_path: Path) -> None:
     config = config_at(tmp_path)
     published(

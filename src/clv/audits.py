@@ -10,6 +10,11 @@ from clv.tables import PUBLISHED
 from clv.warehouse import Engine
 
 STAGED = "memory.staged"
+PREVIOUS = f"{STAGED}.previous"  # of the grades of the month before, what the changes are held against
+PREVIOUS_COLUMNS = (
+    "customer_id VARCHAR, value_source VARCHAR, tier VARCHAR, tier_rule VARCHAR, composite_score DOUBLE, "
+    "tier_edge_score DOUBLE"
+)
 ADDITIVITY_TOLERANCE = 1e-6
 WEIGHT_TOLERANCE = 1e-9
 
@@ -100,6 +105,15 @@ _AUDITS = {
         ) USING (customer_id)
         WHERE composite_score IS NOT NULL AND NOT coalesce(
             abs(composite_baseline + points - composite_score) <= {ADDITIVITY_TOLERANCE}, false)""",
+    "whose changes do not add up to what happened to their distance to the edge of their tier": f"""
+        SELECT count(*) FROM {STAGED}.grades AS g JOIN {PREVIOUS} AS p USING (customer_id, value_source)
+        JOIN (SELECT customer_id, sum(points) AS points FROM {STAGED}.changes GROUP BY customer_id)
+            USING (customer_id)
+        WHERE g.tier = p.tier AND g.tier_edge_score IS NOT NULL AND p.tier_edge_score IS NOT NULL AND NOT coalesce(
+            abs(points - (g.composite_score - g.tier_edge_score) + (p.composite_score - p.tier_edge_score))
+                <= {ADDITIVITY_TOLERANCE}, false)""",
+    "changes of somebody who was not graded the month before": f"""
+        SELECT count(*) FROM {STAGED}.changes WHERE customer_id NOT IN (SELECT customer_id FROM {PREVIOUS})""",
     "tiers whose summary does not count who is in them": f"""
         SELECT count(*) FROM (
             SELECT value_source, tier, count(*) AS held FROM {STAGED}.grades GROUP BY ALL

@@ -195,6 +195,18 @@ def load(store: tracking.Store, versions: Mapping[str, tracking.ModelVersion]) -
     )
 
 
+def of_versions(store: tracking.Store, versions: Mapping[str, str]) -> Champions:
+    """The models and scales with these registered versions, by model name: those that graded an earlier month.
+
+    Raises ModelError where one of them is gone, or its files are not what was registered.
+    """
+    found = {name: tracking.version_of(store, name, version) for name, version in versions.items()}
+    gone = [f"{name} {versions[name]}" for name, version in found.items() if version is None]
+    if gone:
+        raise ModelError(f"expected the models that graded the month before, found no {', '.join(gone)}.")
+    return load(store, {name: version for name, version in found.items() if version is not None})
+
+
 def _invented(model: Any) -> pd.DataFrame:
     """One made-up row of what a model reads: MLflow shows it, and no customer's figures may leave the house."""
     if isinstance(model, LifetimeValue):

@@ -157,6 +157,7 @@ class ExplainSettings(Section):
     reasons_against: Count = 2
     minimum_share_ratio: Ratio = 0.10
     minimum_peers: Count = 20
+    paths: bool = True
 
 
 class MlflowSettings(Section):

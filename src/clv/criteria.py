@@ -101,8 +101,48 @@ def judged_prospects(db: Engine, as_of: date) -> pd.DataFrame:
     return prospect_rows(db, as_of).merge(judgements, on="customer_id", how="left", validate="1:1")
 
 
+@dataclass(frozen=True)
+class Known:
+    """What was known of everybody before `as_of`, whatever a model makes of it.
+
+    `customers`: customer_frame; `payment_rows`: invoice_rows.customer_view; `own`: the figures of the company's own
+    standards, a row per row of `customers`; `prospects`: judged_prospects.
+    """
+
+    as_of: date
+    customers: pd.DataFrame
+    payment_rows: pd.DataFrame
+    own: pd.DataFrame
+    prospects: pd.DataFrame
+
+
+def known(db: Engine, as_of: date, config: Config, pricing: Pricing, models: Models) -> Known:
+    """What `main` holds of the facts before `as_of`. Leaves `past` showing `as_of`."""
+    horizon_days = models.lifetime_value.horizon_days
+    customers = customer_frame(db, as_of, config, basis=pricing.basis, horizon_days=horizon_days)
+    return Known(
+        as_of,
+        customers,
+        customer_view(db, as_of, config.payment, config.segment),
+        pd.DataFrame(
+            {
+                name: _own_standard(db, as_of, customers, name, standard)
+                for name, standard in config.standards.items()
+            },
+            index=customers.index,
+        ),
+        judged_prospects(db, as_of),
+    )
+
+
 def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: Models) -> Measured:
     """Every criterion of every customer and prospect known before `as_of`. Leaves `past` showing `as_of`."""
+    _refuse_others(as_of, config, pricing, models)
+    return judge(known(db, as_of, config, pricing, models), config, pricing, models)
+
+
+def _refuse_others(as_of: date, config: Config, pricing: Pricing, models: Models) -> None:
+    """Raises ModelError for models of another kind of money, or another horizon, than is asked for."""
     value_model = models.lifetime_value
     if value_model.basis != pricing.basis:
         raise ModelError(
@@ -115,10 +155,15 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
             f"The lifetime-value model forecasts {value_model.horizon_days} days, lifetime_value.horizon_months asks "
             f"for {asked}. Train again as of {as_of}."
         )
+
+
+def judge(facts: Known, config: Config, pricing: Pricing, models: Models) -> Measured:
+    """What the models and rules make of `facts`. Raises ModelError for models of another money or horizon."""
+    _refuse_others(facts.as_of, config, pricing, models)
+    value_model = models.lifetime_value
     off = switched_off(config, pricing, models)
-    customers = customer_frame(db, as_of, config, basis=pricing.basis, horizon_days=value_model.horizon_days)
-    predicted = value_model.predict(customers)
-    customers = customers.merge(predicted.drop(columns="value"), on="customer_id", validate="1:1")
+    predicted = value_model.predict(facts.customers)
+    customers = facts.customers.merge(predicted.drop(columns="value"), on="customer_id", validate="1:1")
     values = pd.DataFrame({"lifetime_value": predicted["value"].to_numpy(np.float64)})
     kinds = {"lifetime_value": "log", "order_amount": "log1p", "contribution": "asinh"}
     kinds["payment_record"] = "record"
@@ -130,7 +175,7 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
     elif value_model.mode == "btyd":
         fallback["lifetime_value"] = "too few customers for trees: buy-till-you-die model alone"
 
-    rows = customer_view(db, as_of, config.payment, config.segment)
+    rows = facts.payment_rows
     figures = ["late_payment_probability", "expected_days_late", "amount_at_risk"]
     if isinstance(models.payment_delay, PaymentDelay):
         found = customer_figures(rows, models.payment_delay.predict(rows, config.engine.threads))
@@ -148,7 +193,7 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
     values["contribution"] = customers["contribution_margin"].to_numpy(np.float64)
     values["order_amount"] = customers["order_amount"].to_numpy(np.float64)
     for name, standard in config.standards.items():
-        values[name] = _own_standard(db, as_of, customers, name, standard)
+        values[name] = facts.own[name].to_numpy(np.float64)
         kinds[name] = "linear" if standard.judgement else "asinh"
         if np.isnan(values[name]).all():
             off[name] = "nobody has this figure" if standard.attribute else "nobody has been judged on it"
@@ -162,7 +207,7 @@ def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: M
         if name in values:
             values[name] = np.nan
 
-    prospects = judged_prospects(db, as_of)
+    prospects = facts.prospects.copy()
     if models.prospect_value is not None:
         prospects = prospects.merge(
             models.prospect_value.predict(prospects), on="customer_id", validate="1:1"

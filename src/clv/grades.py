@@ -110,14 +110,7 @@ def grade_customers(
             f"of {grading.trained_as_of}). Train again with this setting."
         )
     customers, values = measured.customers, measured.values
-    scores = grading.score(values[measured.switched_on]).reindex(columns=list(values.columns))
-    composed = composite.compose(
-        scores[measured.switched_on],
-        config.weights,
-        measured.switched_on,
-        grading.baselines,
-        config.composite.minimum_coverage_ratio,
-    )
+    scores, composed = composites(measured, grading, config)
     months = NO_MONTHS if earlier is None else earlier
     customers = _with_history(customers, previous, "history")
     gate = tiers.gates(customers, config.gates, settings.band_ratio)
@@ -178,14 +171,7 @@ def grade_prospects(
     """
     settings = config.tiers
     prospects = measured.prospects
-    if "prospect" in grading.scales:
-        model = grading.scales["prospect"].score(prospects["prospect_value"].to_numpy(np.float64))
-        baseline = grading.scales["prospect"].baseline
-    else:
-        model, baseline = np.full(len(prospects), np.nan), PROSPECT_BASELINE
-    judgement = prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
-    combined = combine(model, judgement, config.prospect.judgement_weight_ratio)
-    score = np.where(np.isnan(model), judgement, combined)
+    score, baseline = prospect_scores(prospects, grading, config)
     measured_score = np.isfinite(score)
     frame = _with_history(prospects, previous, "prospect").assign(
         composite_score=score,
@@ -212,6 +198,34 @@ def grade_prospects(
     return Graded(
         frame, measured.prospect_values, scores, weights, order, tuple(settings.prospect_key), expected
     )
+
+
+def composites(measured: Measured, grading: Grading, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of the customers measured (a column per criterion), and composite.compose of them; the same rows."""
+    scores = grading.score(measured.values[measured.switched_on])
+    composed = composite.compose(
+        scores,
+        config.weights,
+        measured.switched_on,
+        grading.baselines,
+        config.composite.minimum_coverage_ratio,
+    )
+    return scores.reindex(columns=list(measured.values.columns)), composed
+
+
+def prospect_scores(prospects: pd.DataFrame, grading: Grading, config: Config) -> tuple[Floats, float]:
+    """Score of each of `prospects` by the model and, where there is one, sales' judgement (NaN: neither); the baseline.
+
+    Reads `prospect_value` and `judgement`.
+    """
+    if "prospect" in grading.scales:
+        scale = grading.scales["prospect"]
+        model, baseline = scale.score(prospects["prospect_value"].to_numpy(np.float64)), scale.baseline
+    else:
+        model, baseline = np.full(len(prospects), np.nan), PROSPECT_BASELINE
+    judgement = prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
+    combined = combine(model, judgement, config.prospect.judgement_weight_ratio)
+    return np.where(np.isnan(model), judgement, combined), baseline
 
 
 _COMPOSED = ("composite_score", "composite_baseline", "coverage_ratio", "is_provisional")

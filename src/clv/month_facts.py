@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from clv import composite, metrics
+from clv import composite, metrics, policies
 from clv.criteria import Measured
+from clv.edges import reaching
 from clv.grades import Graded
 from clv.pairwise import compare
 from clv.quadrants import KINDS
@@ -64,6 +65,8 @@ def month_facts(
         *sense(frame, measured, config),
         *_kept_below_key(frame),
         *_quadrants(frame, config),
+        *_reach(frame, config),
+        *_potential(frame),
     ]
     total = frame["clv"].sum(min_count=1)
     if np.isfinite(total):
@@ -250,6 +253,29 @@ def _quadrants(frame: pd.DataFrame, config: Config) -> Iterator[Fact]:
             called = f"; first {', '.join(first)}"
         money = members["contribution_margin"].sum() or members["order_amount"].sum()
         yield f"quadrant_{kind}", float(len(members)), f"{name}: {money:,.0f} in the last 12 months{called}"
+
+
+def _reach(frame: pd.DataFrame, config: Config) -> Iterator[Fact]:
+    """From which figure each tier is reached from below, as the month stands (edges.reaching)."""
+    cut = policies.cut_of(frame, config.tiers)
+    for tier, figure in reaching(frame, cut, config.tiers.band_ratio).items():
+        if np.isfinite(figure):
+            yield (
+                f"reach_{tier}",
+                float(figure),
+                f"{cut.measure} from which a customer of a lower tier reaches it",
+            )
+
+
+def _potential(frame: pd.DataFrame) -> Iterator[Fact]:
+    """How many of each tier below key have upgrade potential; nothing where it was not asked for."""
+    if "has_upgrade_potential" not in frame:
+        return
+    known = frame[frame["has_upgrade_potential"].notna().to_numpy(bool)]
+    for tier, members in known.groupby("tier"):
+        has = int(members["has_upgrade_potential"].sum())
+        detail = f"share with upgrade potential: {has:,} of {len(members):,} customers"
+        yield f"upgrade_potential_{tier}", has / len(members), detail
 
 
 def _decisions(frame: pd.DataFrame, overrides: pd.DataFrame) -> Iterator[Fact]:

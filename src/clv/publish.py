@@ -110,6 +110,23 @@ def months_before(config: Config, as_of: date) -> Month:
     return Month(as_of, "", _now(), *_month_before(config, as_of), _earlier(config, as_of))
 
 
+def measured_before(config: Config, month: Month) -> tuple[pd.DataFrame, bool]:
+    """The criteria of the month before `month`, as published (customer_id, criterion, score, weight; none for the first
+    month), and whether the run that wrote them had the same settings."""
+    import pandas as pd
+
+    if month.previous_run is None:
+        return pd.DataFrame(columns=["customer_id", "criterion", "score", "weight"]), True
+    with workspace_of(config) as db, warehouse(db, config, read_only=True):
+        criteria = db.frame(
+            """SELECT customer_id, criterion, score, weight FROM clv_rows.criteria
+               WHERE run_id = ? ORDER BY criterion, customer_id""",
+            [month.previous_run],
+        )
+        hashes = db.rows("SELECT config_hash FROM clv.runs WHERE run_id = ?", [month.previous_run])
+    return criteria, hashes == [(config.hash,)]
+
+
 @contextmanager
 def training(config: Config, as_of: date) -> Iterator[Training]:
     """Record the block in `runs` as a training run: `trained`, with what the block says, or `failed`, with why."""
@@ -302,6 +319,10 @@ def _stage(db: Engine, month: Month, tables: Mapping[str, Sequence[pd.DataFrame]
                 "Nothing was published."
             ) from error
         counts[name] = len(frame)
+    db.run(f"CREATE TABLE {audits.PREVIOUS} ({audits.PREVIOUS_COLUMNS})")
+    if len(month.previous):
+        columns = [column.split()[0] for column in audits.PREVIOUS_COLUMNS.split(", ")]
+        db.append(audits.PREVIOUS, month.previous[columns])
     return counts
 
 

@@ -276,6 +276,12 @@ def versions_of_run(store: Store, run_id: str) -> dict[str, ModelVersion]:
     return found
 
 
+def version_of(store: Store, model_name: str, version: str) -> ModelVersion | None:
+    """The registered version `version` of a model; None where it is gone."""
+    known = _versions(store, f"name = '{store.company}-{model_name}'")
+    return next((found for found in known if found.version == version), None)
+
+
 def load_files(store: Store, version: ModelVersion) -> dict[str, str]:
     """The files (name -> text) of a registered model, verified before any of them is handed out.
 

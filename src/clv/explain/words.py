@@ -131,8 +131,8 @@ class Words:
             n=own if support is None else self.invoices(support),
             label=label[:1].upper() + label[1:],
             late_after=self._days(config.payment.late_after_days),
-            horizon=self._months(config.lifetime_value.horizon_months),
-            order_months=self._months(config.order_amount.months),
+            horizon=self.months(config.lifetime_value.horizon_months),
+            order_months=self.months(config.order_amount.months),
         )
 
     def _fact_template(self, feature: Feature, basis: str) -> str:
@@ -202,7 +202,7 @@ class Words:
         one, many = self["units"]["day"]
         return f"{_number(x, 0)} {one if abs(round(x)) == 1 else many}"
 
-    def _months(self, x: int) -> str:
+    def months(self, x: int) -> str:
         one, many = self["units"]["month"]
         return f"{x} {one if x == 1 else many}"
 

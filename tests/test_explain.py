@@ -443,7 +443,8 @@ def test_peers_are_active_and_counted_where_they_have_the_fact(config: Config) -
     active = np.arange(56) < 26
     found = explain.reasons(graded_by_hand([value], is_active=active), [value], config)
     content = json.loads(found["values"].iloc[0])
-    assert content == {"own": 500, "peer": 100, "peers": 21, "points": 1}
+    beyond = {"lower_ratio": 0.95, "higher_ratio": 0}
+    assert content == {"own": 500, "unit": "money", "peer": 100, "peers": 21, **beyond, "points": 1}
 
 
 def test_where_peers_do_not_agree_the_typical_customer_is_compared_with(config: Config) -> None:

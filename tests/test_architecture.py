@@ -43,7 +43,7 @@ ORDER = (
     ("evidence", "champions"),
     ("audits", "published"),
     ("publish",),
-    ("truth", "backtests", "pages", "stability"),
+    ("truth", "backtests", "pages", "stability", "cards"),
     ("rolling",),
     ("program", "console"),
 )

@@ -43,6 +43,7 @@ from clv.models.payment_delay import PaymentDelay
 from clv.models.prospect_value import ProspectValue
 from clv.period import Horizon, see
 from clv.points import Points
+from clv.settings import languages
 from clv.simulate import simulate
 from clv.tables import CORE
 from clv.warehouse import workspace
@@ -196,6 +197,111 @@ def test_a_told_fact_is_shown_to_differ_from_its_comparison(company: Company) ->
         for row in reasons[reasons["peer_fact"].notna()].itertuples(index=False):
             peer = row.peer_fact.partition(": ")[2]
             assert not re.search(rf"(^|[ :]){re.escape(peer)}($| )", row.fact.split(" (")[0]), row.sentence
+
+
+def in_language(config: Config, language: str) -> Config:
+    return config.model_copy(update={"language": language})
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_no_sentence_names_a_feature_or_a_model(company: Company, language: str) -> None:
+    """CORRECTNESS 7: never a raw feature name, never the method."""
+    config = in_language(company.config, language)
+    names = {player.name for part in company.of_customers for player in part.players}
+    names |= {part.criterion for part in company.of_customers}
+    names = {name for name in names if "_" in name and "=" not in name}
+    forbidden = r"BG/NBD|SHAP|Shapley|LightGBM|Pareto|Gamma|\bmodel|模型|算法|特征|\bnan\b|None|[{}]|  |-\d"
+    for graded, criteria_points, _ in company.parts:
+        told = explain.reasons(graded, criteria_points, config)["sentence"]
+        for sentence in told:
+            assert not re.search(forbidden, sentence), sentence
+            assert not names & set(re.findall(r"[A-Za-z_0-9]+", sentence)), sentence
+
+
+def test_chinese_sentences_are_chinese(company: Company) -> None:
+    """Beside what the company's data hold, no Latin letter, and the marks of Chinese."""
+    config = in_language(company.config, "zh")
+    for graded, criteria_points, _ in company.parts:
+        told = explain.reasons(graded, criteria_points, config)
+        is_data = told["concept"].str.startswith("attribute:")
+        for sentence in told.loc[~is_data, "sentence"]:
+            assert not re.search(r"[A-Za-z]", sentence), sentence
+            assert re.search(r"[\u4e00-\u9fff].*[−+]?[\d,.]+ 分(（[\u4e00-\u9fff]+）)?。$", sentence), (
+                sentence
+            )
+            assert not re.search(r"[;:!?]|,(?!\d{3})|\.(?!\d)|。。|[ ][，。；：]", sentence), sentence
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_was_published_is_told_again_in_any_language(company: Company, language: str) -> None:
+    """Template and values are enough: no sentence is kept that could not be made again."""
+    config = in_language(company.config, language)
+    for graded, criteria_points, reasons in company.parts:
+        direct = explain.reasons(graded, criteria_points, config)
+        again = explain.retell(
+            reasons, config, basis="contribution", are_prospects=graded is company.prospects
+        )
+        pd.testing.assert_frame_equal(again, direct, check_dtype=False)
+
+
+def test_which_reasons_are_told_does_not_depend_on_the_language(company: Company) -> None:
+    for graded, criteria_points, reasons in company.parts:
+        other = explain.reasons(graded, criteria_points, in_language(company.config, "zh"))
+        words = ["fact", "peer_fact", "sentence"]
+        pd.testing.assert_frame_equal(other.drop(columns=words), reasons.drop(columns=words))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_input_of_every_criterion_of_this_company_has_words(company: Company, language: str) -> None:
+    words = Words.of(in_language(company.config, language))
+    for part in [*company.of_customers, *company.of_prospects]:
+        for player in part.players:
+            figure = words.figures(np.array([2.0]), words.unit(player))
+            assert not re.search(r"[{}]|  ", words.fact(player, part.basis, figure)[0])
+            assert words.concept_name(player.concept)
+            assert words.preference(player) >= 0
+
+
+def test_percentiles_told_are_true_of_the_peers(company: Company) -> None:
+    """At least so many of the peers have less (more) than the customer, counted one by one."""
+    checked = 0
+    for graded, criteria_points, reasons in company.parts:
+        players = {
+            (part.criterion, player.name): (part, i)
+            for part in criteria_points
+            for i, player in enumerate(part.players)
+        }
+        frame = graded.frame.set_index("customer_id")
+        is_peer = frame["is_active"].to_numpy(bool) if "is_active" in frame else np.ones(len(frame), bool)
+        told = reasons[reasons["template_id"].str.endswith((".peers", ".everyone"))]
+        for row in told.iloc[::7].itertuples(index=False):
+            content = json.loads(row.values)
+            part, i = players[row.criterion, row.template_id.rpartition(".")[0]]
+            who = is_peer.copy()
+            if row.template_id.endswith(".peers"):
+                who &= (frame["segment"] == frame.at[row.customer_id, "segment"]).to_numpy(bool)
+            facts = part.facts[who, i]
+            facts = facts[np.isfinite(facts)]
+            own = part.facts[frame.index.get_loc(row.customer_id), i]
+            assert len(facts) == content["peers"] >= 20
+            half = 0.5 + 1e-9 if content["unit"] in ("money", "count", "days") else 0.06  # as shown
+            assert (facts < own + half).mean() >= content["lower_ratio"] - 1e-9
+            assert (facts > own - half).mean() >= content["higher_ratio"] - 1e-9
+            assert (facts < own).mean() <= content["lower_ratio"] + 0.011 + (
+                np.abs(facts - own) <= 2 * half
+            ).mean()
+            checked += 1
+    assert checked > 100
+
+
+def test_nearly_all_peers_on_the_other_side_are_said_beside_their_median(config: Config) -> None:
+    value = one_fact(VALUE, [1.0] * 30, [500.0, 40.0, *[100.0] * 28], 10.0)
+    first, second, third = sentences([value], config)[:3]
+    assert "similar customers: 100 EUR (96 % of them less). " in first
+    assert "a typical customer: 10 EUR. " in second
+    assert "% of them" not in third
+    low = one_fact(VALUE, [-1.0] * 30, [50.0, *[100.0] * 29], 300.0)
+    assert "similar customers: 100 EUR (96 % of them more). " in sentences([low], config)[0]
 
 
 def test_sentences_hold_no_name_of_the_machinery(company: Company) -> None:
@@ -570,12 +676,13 @@ def all_features() -> list[Feature]:
     return sorted({feature for module in modules for feature in walk(list(vars(module).values()))}, key=str)
 
 
-def test_every_feature_of_every_model_has_words() -> None:
+@pytest.mark.parametrize("language", languages.built_in())
+def test_every_feature_of_every_model_has_words(language: str) -> None:
     found = all_features()
     assert len(found) > 70
     for basis in ("contribution", "revenue"):
         for measure in ("amount", "quantity"):
-            words = Words.of(load(DEMO, [f"order_amount.measure={measure}"]))
+            words = Words.of(load(DEMO, [f"order_amount.measure={measure}", f"language={language}"]))
             for feature in found:
                 text = words.fact(feature, basis, words.figures(np.array([2.0]), words.unit(feature)))[0]
                 assert feature.name not in text
@@ -597,10 +704,10 @@ def test_no_words_are_left_of_features_that_are_gone(config: Config) -> None:
         ("attribute", "attribute"),
         ("standard", "standard"),
     }  # one form for all that a company declares
-    concepts = Words.of(config)["concepts"]
     told = {
         (concept, name)
-        for concept, content in concepts.items()
+        for language in languages.built_in()
+        for concept, content in languages.content(language)["concepts"].items()
         for variant in ("facts", "revenue", "quantity")
         for name in content.get(variant, {})
     }

@@ -285,7 +285,7 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
         value = graded.values[name].to_numpy(np.float64)
         among = np.sort(score[counted & np.isfinite(score)])
         percentile = np.searchsorted(among, score) / len(among) if len(among) else np.full(len(score), np.nan)
-        missing = measured.off.get(name) or _WHY_MISSING.get(name, "not on record")
+        missing = measured.off.get(name) or WHY_MISSING.get(name, "not on record")
         why = np.full(len(score), missing, dtype=object)
         why[np.isfinite(score)] = measured.fallback.get(name)
         why[np.isfinite(score) & np.isnan(value)] = "judged by sales alone"
@@ -305,7 +305,7 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-_WHY_MISSING = {
+WHY_MISSING = {
     "lifetime_value": "no purchase on record",
     "payment": "no invoice of the last 12 months and nothing open",
     "payment_record": "no invoice fell due in the last 12 months",

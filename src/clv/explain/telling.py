@@ -85,10 +85,14 @@ def tell_rest(count: Floats, points: Floats, words: Words) -> Texts:
 def retell(reasons: pd.DataFrame, config: Config, *, basis: str, are_prospects: bool) -> pd.DataFrame:
     """Published rows of `reasons` with `fact`, `peer_fact` and `sentence` in the configured language.
 
-    `basis`: `value_basis` of their grades. In the language they were published in they come back as they are.
+    `basis`: `value_basis` of their grades. In the language they were published in they come back as they are, and so
+    do rows without `values`.
     """
     words, told = Words.of(config), []
     for row in reasons.to_dict("records"):
+        if pd.isna(row["values"]):
+            told.append(row)
+            continue
         content = json.loads(row["values"])
         values: dict[str, Any] = {
             name: value if name in ("unit", "criterion") else np.array([np.nan if value is None else value])

@@ -33,6 +33,7 @@ ORDER = (
     ("groups", "quadrants"),
     ("learn",),
     ("criteria",),
+    ("references",),
     ("grades", "outlook"),
     ("month_facts", "what_if"),
     ("points",),

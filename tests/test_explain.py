@@ -20,6 +20,7 @@ from scipy.special import expit
 
 import clv.models
 from clv import (
+    composite,
     criteria,
     explain,
     features,
@@ -241,7 +242,7 @@ def test_what_was_published_is_told_again_in_any_language(company: Company, lang
         again = explain.retell(
             reasons, config, basis="contribution", are_prospects=graded is company.prospects
         )
-        pd.testing.assert_frame_equal(again, direct, check_dtype=False)
+        pd.testing.assert_frame_equal(again.astype(object).fillna(""), direct.astype(object).fillna(""))
 
 
 def test_which_reasons_are_told_does_not_depend_on_the_language(company: Company) -> None:
@@ -409,6 +410,152 @@ def scored_without(company: Company, part: Points, columns: list[int]) -> Floats
     return np.full(len(part.facts), scale.baseline)
 
 
+# --- against the segment's reference customer -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_segment(company: Company) -> Company:
+    """The same company explained against each segment's typical customer; the chemists are too few to have one."""
+    config = company.config.model_copy(
+        update={"explain": company.config.explain.model_copy(update={"reference": "segment"})}
+    )
+    known = criteria.segment_references(company.models, config)
+    few = {name: {k: v for k, v in of.items() if k != "chemicals"} for name, of in known.items()}
+    measured = replace(company.measured, segment_references=few)
+    grading = grades.fit_grading(company.measured, AS_OF)
+    grading = replace(
+        grading,
+        segment_references={
+            name: {segment: value for segment, value in of.items() if segment != "chemicals"}
+            for name, of in grading.segment_references.items()
+        },
+    )
+    value, payment, prospect = (
+        replace(
+            model,
+            segment_references={
+                name: row for name, row in model.segment_references.items() if name != "chemicals"
+            },
+        )
+        for model in (
+            company.models.lifetime_value,
+            company.models.payment_delay,
+            company.models.prospect_value,
+        )
+    )
+    models = criteria.Models(value, payment, prospect)
+    overrides = pd.DataFrame({"customer_id": [], "tier": []}, dtype="object")
+    customers = grades.grade_customers(measured, grading, config, NOBODY, overrides, policy_reset=False)
+    leads = grades.grade_prospects(measured, grading, config, NOBODY, overrides, AS_OF, policy_reset=False)
+    of_customers = points.of_customers(measured, models, grading)
+    of_prospects = points.of_prospects(measured, models, grading, config)
+    return Company(
+        config,
+        measured,
+        models,
+        customers,
+        leads,
+        of_customers,
+        of_prospects,
+        explain.reasons(customers, of_customers, config),
+        explain.reasons(leads, of_prospects, config),
+    )
+
+
+def test_against_the_segment_scores_stay_and_reasons_still_add_up(
+    company: Company, by_segment: Company
+) -> None:
+    for (graded, _, _), (other, criteria_points, reasons) in zip(
+        company.parts, by_segment.parts, strict=True
+    ):
+        score = other.frame.set_index("customer_id")["composite_score"]
+        np.testing.assert_array_equal(score, graded.frame["composite_score"])
+        baseline = other.frame.set_index("customer_id")["composite_baseline"]
+        total = reasons.groupby("customer_id")["points"].sum().reindex(score.index)
+        assert (baseline + total - score).abs().max() < 1e-6
+        for part in criteria_points:
+            found = other.scores[part.criterion].to_numpy(np.float64)
+            assert np.nanmax(np.abs(part.baseline + part.points.sum(axis=1) - found)) < 1e-6
+        assert other.frame.groupby("segment")["composite_baseline"].nunique().min() >= 1
+        assert other.frame["composite_baseline"].nunique() > graded.frame["composite_baseline"].nunique()
+
+
+def test_the_segments_reference_is_the_median_of_its_active_customers(by_segment: Company) -> None:
+    customers = by_segment.measured.customers
+    model = by_segment.models.lifetime_value
+    segment = "machinery"
+    mine = ((customers["segment"] == segment) & customers["is_active"]).to_numpy(bool)
+    assert mine.sum() >= 20
+    design = model.design(customers[mine])
+    by_hand = [float(x.median()) if x.notna().mean() > 0.5 else None for _, x in design.items()]
+    assert list(model.segment_references[segment]) == by_hand
+    row = np.array([[np.nan if value is None else value for value in by_hand]])
+    cost = float(np.median(model.expected_cost_to_serve(customers[mine])))
+    value = float(model.money(model.part.raw(row))[0]) - cost
+    scale = grades.fit_grading(by_segment.measured, AS_OF).scales["lifetime_value"]
+    part = next(part for part in by_segment.of_customers if part.criterion == "lifetime_value")
+    np.testing.assert_allclose(np.asarray(part.baseline)[mine], float(scale.score(value)), atol=1e-9)
+    contribution = next(part for part in by_segment.of_customers if part.criterion == "contribution")
+    typical = customers.loc[mine, "contribution_margin"].median()
+    assert contribution.reference[mine, 0] == pytest.approx(float(typical))
+
+
+def test_a_segment_too_small_for_a_reference_is_held_against_the_companys_and_says_so(
+    company: Company, by_segment: Company
+) -> None:
+    words = by_segment.reasons["template_id"].str.rpartition(".")[2]
+    segment = by_segment.reasons["customer_id"].map(
+        by_segment.customers.frame.set_index("customer_id")["segment"]
+    )
+    assert not (words[segment == "chemicals"] == "kindred").any()
+    assert not (words[segment != "chemicals"] == "typical").any()
+    few = (by_segment.customers.frame["segment"] == "chemicals").to_numpy(bool)
+    np.testing.assert_allclose(
+        by_segment.customers.frame.loc[few, "composite_baseline"],
+        company.customers.frame.loc[few, "composite_baseline"],
+        atol=1e-12,
+    )
+    whole = by_segment.reasons[by_segment.reasons["concept"] == "other"].set_index("customer_id")["values"]
+    held = whole.map(lambda text: json.loads(text)["of_segment"])
+    assert (held[segment[by_segment.reasons["concept"] == "other"].to_numpy() == "chemicals"] == 0).all()
+
+
+def test_the_segments_references_travel_with_the_models(company: Company) -> None:
+    value, payment, prospect = (
+        company.models.lifetime_value, company.models.payment_delay, company.models.prospect_value,
+    )  # fmt: skip
+    assert isinstance(payment, PaymentDelay)
+    assert prospect is not None
+    again = LifetimeValue.from_files(value.to_files())
+    assert again.segment_references == value.segment_references
+    assert again.segment_costs == value.segment_costs
+    for one, other in (
+        (payment, PaymentDelay.from_files(payment.to_files())),
+        (prospect, ProspectValue.from_files(prospect.to_files())),
+    ):
+        assert one.segment_references.keys() == other.segment_references.keys()
+        for name, row in one.segment_references.items():
+            np.testing.assert_array_equal(row, other.segment_references[name])
+    grading = grades.fit_grading(company.measured, AS_OF)
+    assert composite.Grading.from_files(grading.to_files()) == grading
+    assert value.seen_from("nowhere") is value
+
+
+def test_facts_taken_to_the_segments_reference_move_the_score_as_said(by_segment: Company) -> None:
+    part = next(part for part in by_segment.of_customers if part.criterion == "lifetime_value")
+    place = {customer: i for i, customer in enumerate(by_segment.customers.frame["customer_id"])}
+    told = by_segment.reasons[by_segment.reasons["criterion"] == "lifetime_value"]
+    right = []
+    for concept, rows in told.groupby("concept"):
+        columns = [i for i, player in enumerate(part.players) if player.concept == concept]
+        at = rows["customer_id"].map(place).to_numpy(np.intp)
+        moved = scored_without(by_segment, part, columns)[at]
+        score = (part.baseline + part.points.sum(axis=1))[at]
+        right += (np.sign(score - moved) == np.sign(rows["points"].to_numpy())).tolist()
+    assert len(right) > 500
+    assert np.mean(right) >= 0.99
+
+
 # --- by hand --------------------------------------------------------------------------------------------------------
 
 
@@ -559,6 +706,17 @@ def test_where_peers_do_not_agree_the_typical_customer_is_compared_with(config: 
     assert "a typical customer: 100 EUR" in sentences([value], config)[0]
     nobody = one_fact(VALUE, [1.0] * 31, facts, np.nan)
     assert "a typical customer: unknown" in sentences([nobody], config)[0]
+
+
+def test_the_reference_customer_of_the_segment_is_called_so(config: Config) -> None:
+    facts = [300.0, 300.0, *[1000.0] * 30]
+    value = replace(one_fact(VALUE, [1.0] * 32, facts, 100.0), of_segment=np.arange(32) != 1)
+    found = explain.reasons(graded_by_hand([value]), [value], config)
+    first = found[found["position"] == 1]
+    assert "; a typical customer of its kind: 100 EUR. " in first["sentence"].iloc[0]
+    assert "; a typical customer: 100 EUR. " in first["sentence"].iloc[1]
+    whole = found[found["concept"] == "other"]["values"].map(json.loads)
+    assert [content["of_segment"] for content in whole][:3] == [1, 0, 1]
 
 
 def test_missing_data_is_never_good_news(config: Config) -> None:

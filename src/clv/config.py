@@ -157,10 +157,13 @@ class ProspectSettings(Section):
 
 
 class ExplainSettings(Section):
+    """`reference`: whom scores are explained against, the company's typical customer or that of the own segment."""
+
     reasons_for: Count = 3
     reasons_against: Count = 2
     minimum_share_ratio: Ratio = 0.10
     minimum_peers: Count = 20
+    reference: Literal["company", "segment"] = "company"
 
 
 class MlflowSettings(Section):

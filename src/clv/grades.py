@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clv import composite, groups, policies, quadrants, tiers
+from clv import composite, groups, policies, quadrants, references, tiers
 from clv.composite import Grading
 from clv.criteria import PROSPECT_BASELINE, Measured, Models, measure
 from clv.errors import ModelError
@@ -79,13 +79,15 @@ def fit_grading(measured: Measured, as_of: date, method: str = "log_z") -> Gradi
         name: float(np.median(measured.costs[name].to_numpy(np.float64)[active])) if active.any() else 0.0
         for name in measured.costs
     }
-    references = dict(measured.references)
-    if ECONOMIC in references:
-        references[ECONOMIC] -= sum(costs.values())
+    of_all = dict(measured.references)
+    if ECONOMIC in of_all:
+        of_all[ECONOMIC] -= sum(costs.values())
     grading = composite.fit(
-        values, kinds, references, trained_as_of=as_of, method=method, directions=measured.directions
+        values, kinds, of_all, trained_as_of=as_of, method=method, directions=measured.directions
     )
-    return replace(grading, reference_costs=costs)
+    return replace(
+        grading, reference_costs=costs, segment_references=references.learn(measured, values, active)
+    )
 
 
 def learn_changes(
@@ -157,7 +159,7 @@ def grade_customers(
         scores[measured.switched_on],
         config.weights,
         measured.switched_on,
-        grading.baselines,
+        references.baselines(measured, grading, customers["segment"]),
         config.composite.minimum_coverage_ratio,
     )
     before = _text(customers["customer_id"].map(_previous(previous, "history")))
@@ -218,11 +220,12 @@ def grade_prospects(
     """
     settings = config.tiers
     prospects = measured.prospects
+    segments = segment_of(prospects, config.segment)
+    baseline: float | Floats = PROSPECT_BASELINE
+    model = np.full(len(prospects), np.nan)
     if "prospect" in grading.scales:
         model = grading.scales["prospect"].score(prospects["prospect_value"].to_numpy(np.float64))
-        baseline = grading.scales["prospect"].baseline
-    else:
-        model, baseline = np.full(len(prospects), np.nan), PROSPECT_BASELINE
+        baseline = references.baselines(measured, grading, segments)["prospect"]
     judgement = prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
     combined = combine(model, judgement, config.prospect.judgement_weight_ratio)
     score = np.where(np.isnan(model), judgement, combined)
@@ -239,7 +242,7 @@ def grade_prospects(
         override_tier=_overridden(prospects, overrides, list(settings.prospect_shares_ratio)),
         value_source="prospect",
         prospect_valid_until=as_of + timedelta(days=config.prospect.valid_days),
-        segment=segment_of(prospects, config.segment),
+        segment=segments,
     )
     cut = policies.pyramid(len(frame), settings.prospect_shares_ratio, settings.band_ratio)
     assigned = tiers.assign(frame, cut, settings.prospect_key, settings.band_ratio, policy_reset=policy_reset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -71,7 +72,7 @@ class _Writer:
         self.words = Words.of(config)
         self.texts = self.words["card"]
         self.is_prospect = self.grade["value_source"] == "prospect"
-        self.who = str(self.words["prospects" if self.is_prospect else "customers"]["all"]["typical"])
+        self.who = self._reference_customer()
 
     def card(self) -> Card:
         texts, grade, facts = self.texts, self.grade, self.facts
@@ -110,6 +111,13 @@ class _Writer:
 
     def _fill(self, template: Any, **parts: str) -> str:
         return str(fill(str(template), 1, **parts)[0])
+
+    def _reference_customer(self) -> str:
+        """Whom the score is held against: a typical customer, of its segment where all of the score is."""
+        whole = self.facts.reasons.loc[self.facts.reasons["concept"] == "other", "values"].dropna()
+        is_kindred = len(whole) > 0 and bool(json.loads(whole.iloc[0]).get("of_segment"))
+        group = self.words["prospects" if self.is_prospect else "customers"]["all"]
+        return str(group["kindred" if is_kindred else "typical"])
 
     def _tier(self, tier: str | None) -> str:
         """Tiers have the company's names, but for those who are in none."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clv.errors import ModelError
 from clv.explain import choice
-from clv.explain.choice import ALONE, CLOSE, COMPARISONS, EVERYONE, PEERS, TYPICAL, UNKNOWN, Concept
+from clv.explain.choice import ALONE, CLOSE, COMPARISONS, EVERYONE, KINDRED, PEERS, TYPICAL, UNKNOWN, Concept
 from clv.explain.peers import Peers, Population, Rows
 from clv.explain.telling import Template, retell, tell, tell_rest
 from clv.explain.words import Words, json_texts
@@ -138,7 +138,7 @@ class _Scene:
                 parts.append(told.assign(row=mine, size=-np.abs(block[mine, k])))
         rest = gap - np.where(shown, block, 0.0).sum(axis=1)
         count = ((np.abs(block) >= choice.SMALLEST_POINTS) & ~shown).sum(axis=1)
-        parts.append(self._other(count, rest).assign(row=np.arange(len(rows)), size=np.inf))
+        parts.append(self._other(count, rest, rows).assign(row=np.arange(len(rows)), size=np.inf))
         result = pd.concat(parts, ignore_index=True)
         result = result.sort_values(["row", "size", "concept"], kind="stable", ignore_index=True)
         result["position"] = result.groupby("row").cumcount() + 1
@@ -167,7 +167,7 @@ class _Scene:
             values["unit"] = self.words.unit(feature)
             if points.support is not None:
                 values["invoices"] = points.support[rows]
-        if how == TYPICAL:
+        if how in (TYPICAL, KINDRED):
             values["peer"] = points.reference[rows, i]
         elif how in (PEERS, EVERYONE):
             values["peer"], values["peers"] = peers.medians[segment, i], peers.counts[segment, i]
@@ -187,9 +187,16 @@ class _Scene:
             }
         )
 
-    def _other(self, count: NDArray[np.intp], rest: Floats) -> pd.DataFrame:
-        """The last line of each customer: what was not told, together."""
-        values = {"n": count.astype(np.float64), "points": rest}
+    def _other(self, count: NDArray[np.intp], rest: Floats, rows: Rows) -> pd.DataFrame:
+        """The last line of each customer: what was not told, together; whether all was held against its segment."""
+        values: dict[str, Any] = {"n": count.astype(np.float64), "points": rest}
+        held = [
+            np.where(self.weights[name][rows] > 0, points.of_segment[rows], True)
+            for name, points in self.points.items()
+            if points.of_segment is not None
+        ]
+        if held:
+            values["of_segment"] = np.all(held, axis=0).astype(np.float64)
         return pd.DataFrame(
             {
                 "criterion": None,

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clv.explain.choice import COMPARISONS, EVERYONE, PEERS, TYPICAL
-from clv.explain.words import Texts, Words, each_once, fill
+from clv.explain.choice import COMPARISONS, EVERYONE, KINDRED, PEERS, TYPICAL
+from clv.explain.words import PUBLISHED_DIGITS, Texts, Words, each_once, fill
 from clv.features import Feature
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Values = Mapping[str, Any]  # a column each: figures, texts, or one text for all rows
 
 WITH_PEERS = (COMPARISONS[PEERS], COMPARISONS[EVERYONE])
-COMPARED = (*WITH_PEERS, COMPARISONS[TYPICAL])
+COMPARED = (*WITH_PEERS, COMPARISONS[TYPICAL], COMPARISONS[KINDRED])
 WITHOUT_FACT = ("unknown", "close")
 FAR_RATIO = 0.9  # so many of the peers on the other side are worth saying
 SCALED = ("money", "count", "number", "days", "ratio", "probability", "times")  # units with a less and a more
@@ -48,6 +48,7 @@ def tell(template: Template, values: Values, words: Words) -> dict[str, Texts | 
     `own` and `points`; `unit` of the figures (`own` is a text as it stands without one); `invoices` behind a payment
     fact; `peer`, and of peers `lower_ratio` and `higher_ratio`; `criterion` where its name is told.
     """
+    values = {name: _as_published(column) for name, column in values.items()}
     rows, unit = len(values["points"]), values.get("unit")
     effect = words.points(values["points"])
     if "criterion" in values and (criterion := words.criterion_name(values["criterion"])):
@@ -108,6 +109,12 @@ def retell(reasons: pd.DataFrame, config: Config, *, basis: str, are_prospects: 
         found = tell(Template(feature, comparison, basis, are_prospects), values, words)
         told.append(row | {key: None if text is None else text[0] for key, text in found.items()})
     return pd.DataFrame(told, columns=list(reasons.columns))
+
+
+def _as_published(column: Any) -> Any:
+    """Figures to the digits that are published, so that a sentence told again is the same."""
+    is_figures = isinstance(column, np.ndarray) and column.dtype != object
+    return np.round(column, PUBLISHED_DIGITS) if is_figures else column
 
 
 def _compared_with(template: Template, unit: str, words: Words) -> str:

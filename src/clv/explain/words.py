@@ -43,6 +43,7 @@ SHOWN_AS = {
         for name in ("mean", "recent", "last", "last_three", "worst")
     },
 }
+PUBLISHED_DIGITS = 6  # of the figures in `values`
 _DECIMALS = {"ratio": 2, "probability": 2, "times": 1, "number": 1}
 
 
@@ -239,7 +240,7 @@ def json_texts(columns: Mapping[str, Iterable[float] | Texts | str], rows: int) 
         elif (column := np.asarray(values)).dtype == object:
             written = each_once(column, lambda text: json.dumps(text, ensure_ascii=False))
         else:
-            numbers = np.round(column.astype(np.float64), 6) + 0.0
+            numbers = np.round(column.astype(np.float64), PUBLISHED_DIGITS) + 0.0
             written = each_once(
                 numbers, lambda x: "null" if math.isnan(x) else repr(int(x) if x == int(x) else x)
             )

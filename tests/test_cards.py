@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -22,6 +25,7 @@ from clv.grades import WHY_MISSING
 from clv.settings import languages
 from clv.settings.grading import GateSettings
 
+ROOT = Path(__file__).resolve().parents[1]
 FIRST, SECOND = date(2026, 1, 1), date(2026, 2, 1)
 HOSTILE = "[red]X[/red] \x1b[31m<b>*_`|\u202e\n# y"
 # customer -> what of its grade is not as everybody's
@@ -369,6 +373,37 @@ def test_where_nothing_is_published_it_says_so(config: Config, tmp_path: Path) -
     )
     with pytest.raises(ConfigError, match="found no warehouse file"):
         cards.read_facts(nowhere, FIRST, "best")
+
+
+def test_the_program_prints_cards_and_refuses_who_is_not_there(config: Config, tmp_path: Path) -> None:
+    settings = tmp_path / "tiny.yaml"
+    settings.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            str(ROOT / "pipelines" / "explain.py"),
+            "--config",
+            str(settings),
+            *arguments,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    told = run("--as-of", "2026-01-15", "--customer", "best", "--customer", "writ", "--set", "language=zh")
+    assert told.returncode == 0, told.stderr
+    assert "Müller & Söhne" in told.stdout
+    assert "同类客户：45 天" in told.stdout
+    unknown = run("--as-of", "2026-01-15", "--customer", "bets")
+    assert unknown.returncode == 2
+    assert "near it are 'best'" in unknown.stderr
+    assert unknown.stdout == ""
+    nothing = run("--as-of", "2025-01-15", "--customer", "best")
+    assert nothing.returncode == 2
+    assert "Grade one first" in nothing.stderr
+    page = tmp_path / "page.md"
+    written = run("--as-of", "2026-01-15", "--customer", "best", "--markdown", str(page))
+    assert written.returncode == 0, written.stderr
+    assert page.read_text(encoding="utf-8") == cards.as_markdown(card_of(config, "best"))
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -174,6 +174,20 @@ def test_three_for_and_two_against_at_most_each_a_tenth_and_the_largest_always(c
         assert all((customer, *keys[of[customer]]) in told for customer in scored)
 
 
+def test_what_says_the_same_is_one_reason(company: Company) -> None:
+    """CORRECTNESS 7: grouped by concept before ranking; a reason's points are those of all its inputs."""
+    for graded, criteria_points, reasons in company.parts:
+        shown = reasons[reasons["concept"] != "other"]
+        assert not shown.duplicated(["customer_id", "criterion", "concept"]).any()
+        place = {customer: i for i, customer in enumerate(graded.frame["customer_id"])}
+        for part in criteria_points:
+            weight = graded.weights[part.criterion].to_numpy(np.float64)
+            for row in shown[shown["criterion"] == part.criterion].itertuples(index=False):
+                columns = [i for i, player in enumerate(part.players) if player.concept == row.concept]
+                i = place[row.customer_id]
+                assert row.points == pytest.approx(part.points[i, columns].sum() * weight[i], abs=1e-9)
+
+
 def test_no_fact_contradicts_its_points(company: Company) -> None:
     checked = {"payment": 0, "lifetime_value": 0, "contribution": 0, "prospect": 0}
     for _, criteria_points, reasons in company.parts:

@@ -62,10 +62,10 @@ def as_table(card: Card) -> RenderableType:
 def as_markdown(card: Card, level: int = 3) -> str:
     """The card as Markdown, its title a heading of `level`."""
     card = _plain(card)
-    lines = [f"{'#' * level} {_escaped(card.title)}", "", _escaped(card.about), ""]
+    lines = [f"{'#' * level} {_escaped(' '.join(card.title.split()))}", "", _escaped(card.about), ""]
     standing = f" — {_escaped(card.standing)}" if card.standing else ""
     lines += [f"**{_escaped(card.tier)}**{standing}", "", *(f"{_escaped(note)}  " for note in card.notes), ""]
-    lines += [f"- {_escaped(name)}: {_escaped(text)}" for name, text in card.figures]
+    lines += [f"- {_escaped(name)} — {_escaped(text)}" for name, text in card.figures]
     if card.standards:
         first, *rows = card.standards
         lines += [

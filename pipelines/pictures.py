@@ -1,8 +1,9 @@
-"""The pictures of the documentation: the demo company's month, and each policy of tiers on the same customers.
+"""The pictures and cards of the documentation: the demo company's month, and each policy of tiers on its customers.
 
     python pipelines/pictures.py --config configs/demo.yaml --as-of 2026-03-01 --out docs
 
-Reads the published month and writes PNG files: `pyramid.png`, `policies/<policy>.png`, `policies/quadrants.png`.
+Reads the published month and writes PNG files: `pyramid.png`, `policies/<policy>.png`, `policies/quadrants.png`; and
+`reasons.md`, five cards in every language.
 """
 
 from __future__ import annotations
@@ -33,6 +34,56 @@ SHOWN = {
         "measure": "order_amount",
     },
 }
+
+# Whose cards are shown: the first by rank of whom this holds, and nobody twice.
+CARDS = {
+    "the first of the key customers": "tier = '{key}' AND tier_rule IN ('rank', 'band')",
+    "a gate": "tier_rule LIKE 'gate:%'",
+    "an account group": "group_tier <> tier AND tier <> 'inactive'",
+    "a bad payer": "tier_rule IN ('rank', 'band') AND customer_id IN (SELECT customer_id FROM clv.reasons AS r "
+    "WHERE r.as_of_date = g.as_of_date AND criterion = 'payment' AND points < -3)",
+    "a prospect": "value_source = 'prospect' AND customer_id IN (SELECT customer_id FROM clv.reasons AS r "
+    "WHERE r.as_of_date = g.as_of_date AND concept = 'judgement' AND points < 0)",
+}
+CARDS_PAGE = """# Reasons, on cards
+
+Five of the demo company's customers and prospects as `pipelines/explain.py` tells them, in every language there is
+({shown}).
+How the points come about is in [method.md](method.md#reasons). One of them on the terminal:
+
+    python pipelines/explain.py --config {config} --customer {first} --as-of {as_of} --set language=zh
+
+(`python pipelines/pictures.py --config {config} --as-of {as_of}` writes this page.)
+"""
+
+
+def cards_page(config: Config, as_of: date, path: Path) -> str:
+    """Five cards in every language, as Markdown; `path` is where the configuration lies."""
+    from clv import cards, publish
+    from clv.settings import languages
+
+    shown: dict[str, str] = {}
+    with publish.reader(config) as read:
+        for what, condition in CARDS.items():
+            holds = condition.format(key=config.tiers.key[0])
+            found = read(
+                f"SELECT customer_id FROM clv.grades AS g WHERE as_of_date = ? AND ({holds}) "
+                "ORDER BY composite_rank, customer_id",
+                as_of,
+            )["customer_id"]
+            free = found[~found.isin(list(shown.values()))]
+            if len(free):
+                shown[what] = str(free.iloc[0])
+    named = ", ".join(shown)
+    text = CARDS_PAGE.format(shown=named, config=path, as_of=as_of, first=next(iter(shown.values())))
+    for language in languages.built_in():
+        heading = languages.content(language)["name"]
+        settings = config.model_copy(update={"language": language})
+        told = [
+            cards.card(cards.read_facts(settings, as_of, customer), settings) for customer in shown.values()
+        ]
+        text += "\n".join([f"\n## {heading}\n", *(cards.as_markdown(card) for card in told)])
+    return text
 
 
 def published(config: Config, as_of: date) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -86,7 +137,8 @@ def main(
         table = recut(grades, chosen)
         plots.pyramid(table, title=f"Policy {name}").savefig(folder / f"{name}.png", dpi=110)
     plots.quadrants(grades, settings.quadrants).savefig(folder / "quadrants.png", dpi=110)
-    for path in (out / "pyramid.png", *sorted(folder.glob("*.png"))):
+    program.write_text(out / "reasons.md", cards_page(settings, day, config))
+    for path in (out / "reasons.md", out / "pyramid.png", *sorted(folder.glob("*.png"))):
         program.LOG.info("%s", path)
 
 

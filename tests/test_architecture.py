@@ -34,6 +34,7 @@ ORDER = (
     ("groups", "quadrants"),
     ("learn",),
     ("criteria",),
+    ("references",),
     ("grades", "outlook"),
     ("month_facts", "what_if", "snapshots"),
     ("points",),
@@ -46,7 +47,7 @@ ORDER = (
     ("evidence", "champions"),
     ("audits", "published"),
     ("publish",),
-    ("truth", "backtests", "pages", "stability"),
+    ("truth", "backtests", "pages", "stability", "cards"),
     ("rolling",),
     ("program", "console"),
 )

@@ -20,6 +20,7 @@ from scipy.special import expit
 
 import clv.models
 from clv import (
+    composite,
     criteria,
     explain,
     features,
@@ -43,6 +44,7 @@ from clv.models.payment_delay import PaymentDelay
 from clv.models.prospect_value import ProspectValue
 from clv.period import Horizon, see
 from clv.points import Points
+from clv.settings import languages
 from clv.simulate import simulate
 from clv.tables import CORE
 from clv.warehouse import workspace
@@ -172,6 +174,20 @@ def test_three_for_and_two_against_at_most_each_a_tenth_and_the_largest_always(c
         assert all((customer, *keys[of[customer]]) in told for customer in scored)
 
 
+def test_what_says_the_same_is_one_reason(company: Company) -> None:
+    """CORRECTNESS 7: grouped by concept before ranking; a reason's points are those of all its inputs."""
+    for graded, criteria_points, reasons in company.parts:
+        shown = reasons[reasons["concept"] != "other"]
+        assert not shown.duplicated(["customer_id", "criterion", "concept"]).any()
+        place = {customer: i for i, customer in enumerate(graded.frame["customer_id"])}
+        for part in criteria_points:
+            weight = graded.weights[part.criterion].to_numpy(np.float64)
+            for row in shown[shown["criterion"] == part.criterion].itertuples(index=False):
+                columns = [i for i, player in enumerate(part.players) if player.concept == row.concept]
+                i = place[row.customer_id]
+                assert row.points == pytest.approx(part.points[i, columns].sum() * weight[i], abs=1e-9)
+
+
 def test_no_fact_contradicts_its_points(company: Company) -> None:
     checked = {"payment": 0, "lifetime_value": 0, "contribution": 0, "prospect": 0}
     for _, criteria_points, reasons in company.parts:
@@ -196,6 +212,111 @@ def test_a_told_fact_is_shown_to_differ_from_its_comparison(company: Company) ->
         for row in reasons[reasons["peer_fact"].notna()].itertuples(index=False):
             peer = row.peer_fact.partition(": ")[2]
             assert not re.search(rf"(^|[ :]){re.escape(peer)}($| )", row.fact.split(" (")[0]), row.sentence
+
+
+def in_language(config: Config, language: str) -> Config:
+    return config.model_copy(update={"language": language})
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_no_sentence_names_a_feature_or_a_model(company: Company, language: str) -> None:
+    """CORRECTNESS 7: never a raw feature name, never the method."""
+    config = in_language(company.config, language)
+    names = {player.name for part in company.of_customers for player in part.players}
+    names |= {part.criterion for part in company.of_customers}
+    names = {name for name in names if "_" in name and "=" not in name}
+    forbidden = r"BG/NBD|SHAP|Shapley|LightGBM|Pareto|Gamma|\bmodel|模型|算法|特征|\bnan\b|None|[{}]|  |-\d"
+    for graded, criteria_points, _ in company.parts:
+        told = explain.reasons(graded, criteria_points, config)["sentence"]
+        for sentence in told:
+            assert not re.search(forbidden, sentence), sentence
+            assert not names & set(re.findall(r"[A-Za-z_0-9]+", sentence)), sentence
+
+
+def test_chinese_sentences_are_chinese(company: Company) -> None:
+    """Beside what the company's data hold, no Latin letter, and the marks of Chinese."""
+    config = in_language(company.config, "zh")
+    for graded, criteria_points, _ in company.parts:
+        told = explain.reasons(graded, criteria_points, config)
+        is_data = told["concept"].str.startswith("attribute:")
+        for sentence in told.loc[~is_data, "sentence"]:
+            assert not re.search(r"[A-Za-z]", sentence), sentence
+            assert re.search(r"[\u4e00-\u9fff].*[−+]?[\d,.]+ 分(（[\u4e00-\u9fff]+）)?。$", sentence), (
+                sentence
+            )
+            assert not re.search(r"[;:!?]|,(?!\d{3})|\.(?!\d)|。。|[ ][，。；：]", sentence), sentence
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_was_published_is_told_again_in_any_language(company: Company, language: str) -> None:
+    """Template and values are enough: no sentence is kept that could not be made again."""
+    config = in_language(company.config, language)
+    for graded, criteria_points, reasons in company.parts:
+        direct = explain.reasons(graded, criteria_points, config)
+        again = explain.retell(
+            reasons, config, basis="contribution", are_prospects=graded is company.prospects
+        )
+        pd.testing.assert_frame_equal(again.astype(object).fillna(""), direct.astype(object).fillna(""))
+
+
+def test_which_reasons_are_told_does_not_depend_on_the_language(company: Company) -> None:
+    for graded, criteria_points, reasons in company.parts:
+        other = explain.reasons(graded, criteria_points, in_language(company.config, "zh"))
+        words = ["fact", "peer_fact", "sentence"]
+        pd.testing.assert_frame_equal(other.drop(columns=words), reasons.drop(columns=words))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_input_of_every_criterion_of_this_company_has_words(company: Company, language: str) -> None:
+    words = Words.of(in_language(company.config, language))
+    for part in [*company.of_customers, *company.of_prospects]:
+        for player in part.players:
+            figure = words.figures(np.array([2.0]), words.unit(player))
+            assert not re.search(r"[{}]|  ", words.fact(player, part.basis, figure)[0])
+            assert words.concept_name(player.concept)
+            assert words.preference(player) >= 0
+
+
+def test_percentiles_told_are_true_of_the_peers(company: Company) -> None:
+    """At least so many of the peers have less (more) than the customer, counted one by one."""
+    checked = 0
+    for graded, criteria_points, reasons in company.parts:
+        players = {
+            (part.criterion, player.name): (part, i)
+            for part in criteria_points
+            for i, player in enumerate(part.players)
+        }
+        frame = graded.frame.set_index("customer_id")
+        is_peer = frame["is_active"].to_numpy(bool) if "is_active" in frame else np.ones(len(frame), bool)
+        told = reasons[reasons["template_id"].str.endswith((".peers", ".everyone"))]
+        for row in told.iloc[::7].itertuples(index=False):
+            content = json.loads(row.values)
+            part, i = players[row.criterion, row.template_id.rpartition(".")[0]]
+            who = is_peer.copy()
+            if row.template_id.endswith(".peers"):
+                who &= (frame["segment"] == frame.at[row.customer_id, "segment"]).to_numpy(bool)
+            facts = part.facts[who, i]
+            facts = facts[np.isfinite(facts)]
+            own = part.facts[frame.index.get_loc(row.customer_id), i]
+            assert len(facts) == content["peers"] >= 20
+            half = 0.5 + 1e-9 if content["unit"] in ("money", "count", "days") else 0.06  # as shown
+            assert (facts < own + half).mean() >= content["lower_ratio"] - 1e-9
+            assert (facts > own - half).mean() >= content["higher_ratio"] - 1e-9
+            assert (facts < own).mean() <= content["lower_ratio"] + 0.011 + (
+                np.abs(facts - own) <= 2 * half
+            ).mean()
+            checked += 1
+    assert checked > 100
+
+
+def test_nearly_all_peers_on_the_other_side_are_said_beside_their_median(config: Config) -> None:
+    value = one_fact(VALUE, [1.0] * 30, [500.0, 40.0, *[100.0] * 28], 10.0)
+    first, second, third = sentences([value], config)[:3]
+    assert "similar customers: 100 EUR (96 % of them less). " in first
+    assert "a typical customer: 10 EUR. " in second
+    assert "% of them" not in third
+    low = one_fact(VALUE, [-1.0] * 30, [50.0, *[100.0] * 29], 300.0)
+    assert "similar customers: 100 EUR (96 % of them more). " in sentences([low], config)[0]
 
 
 def test_sentences_hold_no_name_of_the_machinery(company: Company) -> None:
@@ -301,6 +422,152 @@ def scored_without(company: Company, part: Points, columns: list[int]) -> Floats
         )
         return score + company.config.prospect.judgement_weight_ratio * (judgement - score)
     return np.full(len(part.facts), scale.baseline)
+
+
+# --- against the segment's reference customer -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_segment(company: Company) -> Company:
+    """The same company explained against each segment's typical customer; the chemists are too few to have one."""
+    config = company.config.model_copy(
+        update={"explain": company.config.explain.model_copy(update={"reference": "segment"})}
+    )
+    known = criteria.segment_references(company.models, config)
+    few = {name: {k: v for k, v in of.items() if k != "chemicals"} for name, of in known.items()}
+    measured = replace(company.measured, segment_references=few)
+    grading = grades.fit_grading(company.measured, AS_OF)
+    grading = replace(
+        grading,
+        segment_references={
+            name: {segment: value for segment, value in of.items() if segment != "chemicals"}
+            for name, of in grading.segment_references.items()
+        },
+    )
+    value, payment, prospect = (
+        replace(
+            model,
+            segment_references={
+                name: row for name, row in model.segment_references.items() if name != "chemicals"
+            },
+        )
+        for model in (
+            company.models.lifetime_value,
+            company.models.payment_delay,
+            company.models.prospect_value,
+        )
+    )
+    models = criteria.Models(value, payment, prospect)
+    overrides = pd.DataFrame({"customer_id": [], "tier": []}, dtype="object")
+    customers = grades.grade_customers(measured, grading, config, NOBODY, overrides, policy_reset=False)
+    leads = grades.grade_prospects(measured, grading, config, NOBODY, overrides, AS_OF, policy_reset=False)
+    of_customers = points.of_customers(measured, models, grading)
+    of_prospects = points.of_prospects(measured, models, grading, config)
+    return Company(
+        config,
+        measured,
+        models,
+        customers,
+        leads,
+        of_customers,
+        of_prospects,
+        explain.reasons(customers, of_customers, config),
+        explain.reasons(leads, of_prospects, config),
+    )
+
+
+def test_against_the_segment_scores_stay_and_reasons_still_add_up(
+    company: Company, by_segment: Company
+) -> None:
+    for (graded, _, _), (other, criteria_points, reasons) in zip(
+        company.parts, by_segment.parts, strict=True
+    ):
+        score = other.frame.set_index("customer_id")["composite_score"]
+        np.testing.assert_array_equal(score, graded.frame["composite_score"])
+        baseline = other.frame.set_index("customer_id")["composite_baseline"]
+        total = reasons.groupby("customer_id")["points"].sum().reindex(score.index)
+        assert (baseline + total - score).abs().max() < 1e-6
+        for part in criteria_points:
+            found = other.scores[part.criterion].to_numpy(np.float64)
+            assert np.nanmax(np.abs(part.baseline + part.points.sum(axis=1) - found)) < 1e-6
+        assert other.frame.groupby("segment")["composite_baseline"].nunique().min() >= 1
+        assert other.frame["composite_baseline"].nunique() > graded.frame["composite_baseline"].nunique()
+
+
+def test_the_segments_reference_is_the_median_of_its_active_customers(by_segment: Company) -> None:
+    customers = by_segment.measured.customers
+    model = by_segment.models.lifetime_value
+    segment = "machinery"
+    mine = ((customers["segment"] == segment) & customers["is_active"]).to_numpy(bool)
+    assert mine.sum() >= 20
+    design = model.design(customers[mine])
+    by_hand = [float(x.median()) if x.notna().mean() > 0.5 else None for _, x in design.items()]
+    assert list(model.segment_references[segment]) == by_hand
+    row = np.array([[np.nan if value is None else value for value in by_hand]])
+    cost = float(np.median(model.expected_cost_to_serve(customers[mine])))
+    value = float(model.money(model.part.raw(row))[0]) - cost
+    scale = grades.fit_grading(by_segment.measured, AS_OF).scales["lifetime_value"]
+    part = next(part for part in by_segment.of_customers if part.criterion == "lifetime_value")
+    np.testing.assert_allclose(np.asarray(part.baseline)[mine], float(scale.score(value)), atol=1e-9)
+    contribution = next(part for part in by_segment.of_customers if part.criterion == "contribution")
+    typical = customers.loc[mine, "contribution_margin"].median()
+    assert contribution.reference[mine, 0] == pytest.approx(float(typical))
+
+
+def test_a_segment_too_small_for_a_reference_is_held_against_the_companys_and_says_so(
+    company: Company, by_segment: Company
+) -> None:
+    words = by_segment.reasons["template_id"].str.rpartition(".")[2]
+    segment = by_segment.reasons["customer_id"].map(
+        by_segment.customers.frame.set_index("customer_id")["segment"]
+    )
+    assert not (words[segment == "chemicals"] == "kindred").any()
+    assert not (words[segment != "chemicals"] == "typical").any()
+    few = (by_segment.customers.frame["segment"] == "chemicals").to_numpy(bool)
+    np.testing.assert_allclose(
+        by_segment.customers.frame.loc[few, "composite_baseline"],
+        company.customers.frame.loc[few, "composite_baseline"],
+        atol=1e-12,
+    )
+    whole = by_segment.reasons[by_segment.reasons["concept"] == "other"].set_index("customer_id")["values"]
+    held = whole.map(lambda text: json.loads(text)["of_segment"])
+    assert (held[segment[by_segment.reasons["concept"] == "other"].to_numpy() == "chemicals"] == 0).all()
+
+
+def test_the_segments_references_travel_with_the_models(company: Company) -> None:
+    value, payment, prospect = (
+        company.models.lifetime_value, company.models.payment_delay, company.models.prospect_value,
+    )  # fmt: skip
+    assert isinstance(payment, PaymentDelay)
+    assert prospect is not None
+    again = LifetimeValue.from_files(value.to_files())
+    assert again.segment_references == value.segment_references
+    assert again.segment_costs == value.segment_costs
+    for one, other in (
+        (payment, PaymentDelay.from_files(payment.to_files())),
+        (prospect, ProspectValue.from_files(prospect.to_files())),
+    ):
+        assert one.segment_references.keys() == other.segment_references.keys()
+        for name, row in one.segment_references.items():
+            np.testing.assert_array_equal(row, other.segment_references[name])
+    grading = grades.fit_grading(company.measured, AS_OF)
+    assert composite.Grading.from_files(grading.to_files()) == grading
+    assert value.seen_from("nowhere") is value
+
+
+def test_facts_taken_to_the_segments_reference_move_the_score_as_said(by_segment: Company) -> None:
+    part = next(part for part in by_segment.of_customers if part.criterion == "lifetime_value")
+    place = {customer: i for i, customer in enumerate(by_segment.customers.frame["customer_id"])}
+    told = by_segment.reasons[by_segment.reasons["criterion"] == "lifetime_value"]
+    right = []
+    for concept, rows in told.groupby("concept"):
+        columns = [i for i, player in enumerate(part.players) if player.concept == concept]
+        at = rows["customer_id"].map(place).to_numpy(np.intp)
+        moved = scored_without(by_segment, part, columns)[at]
+        score = (part.baseline + part.points.sum(axis=1))[at]
+        right += (np.sign(score - moved) == np.sign(rows["points"].to_numpy())).tolist()
+    assert len(right) > 500
+    assert np.mean(right) >= 0.99
 
 
 # --- by hand --------------------------------------------------------------------------------------------------------
@@ -443,7 +710,8 @@ def test_peers_are_active_and_counted_where_they_have_the_fact(config: Config) -
     active = np.arange(56) < 26
     found = explain.reasons(graded_by_hand([value], is_active=active), [value], config)
     content = json.loads(found["values"].iloc[0])
-    assert content == {"own": 500, "peer": 100, "peers": 21, "points": 1}
+    beyond = {"lower_ratio": 0.95, "higher_ratio": 0}
+    assert content == {"own": 500, "unit": "money", "peer": 100, "peers": 21, **beyond, "points": 1}
 
 
 def test_where_peers_do_not_agree_the_typical_customer_is_compared_with(config: Config) -> None:
@@ -452,6 +720,17 @@ def test_where_peers_do_not_agree_the_typical_customer_is_compared_with(config: 
     assert "a typical customer: 100 EUR" in sentences([value], config)[0]
     nobody = one_fact(VALUE, [1.0] * 31, facts, np.nan)
     assert "a typical customer: unknown" in sentences([nobody], config)[0]
+
+
+def test_the_reference_customer_of_the_segment_is_called_so(config: Config) -> None:
+    facts = [300.0, 300.0, *[1000.0] * 30]
+    value = replace(one_fact(VALUE, [1.0] * 32, facts, 100.0), of_segment=np.arange(32) != 1)
+    found = explain.reasons(graded_by_hand([value]), [value], config)
+    first = found[found["position"] == 1]
+    assert "; a typical customer of its kind: 100 EUR. " in first["sentence"].iloc[0]
+    assert "; a typical customer: 100 EUR. " in first["sentence"].iloc[1]
+    whole = found[found["concept"] == "other"]["values"].map(json.loads)
+    assert [content["of_segment"] for content in whole][:3] == [1, 0, 1]
 
 
 def test_missing_data_is_never_good_news(config: Config) -> None:
@@ -569,12 +848,13 @@ def all_features() -> list[Feature]:
     return sorted({feature for module in modules for feature in walk(list(vars(module).values()))}, key=str)
 
 
-def test_every_feature_of_every_model_has_words() -> None:
+@pytest.mark.parametrize("language", languages.built_in())
+def test_every_feature_of_every_model_has_words(language: str) -> None:
     found = all_features()
     assert len(found) > 70
     for basis in ("contribution", "revenue"):
         for measure in ("amount", "quantity"):
-            words = Words.of(load(DEMO, [f"order_amount.measure={measure}"]))
+            words = Words.of(load(DEMO, [f"order_amount.measure={measure}", f"language={language}"]))
             for feature in found:
                 text = words.fact(feature, basis, words.figures(np.array([2.0]), words.unit(feature)))[0]
                 assert feature.name not in text
@@ -596,10 +876,10 @@ def test_no_words_are_left_of_features_that_are_gone(config: Config) -> None:
         ("attribute", "attribute"),
         ("standard", "standard"),
     }  # one form for all that a company declares
-    concepts = Words.of(config)["concepts"]
     told = {
         (concept, name)
-        for concept, content in concepts.items()
+        for language in languages.built_in()
+        for concept, content in languages.content(language)["concepts"].items()
         for variant in ("facts", "revenue", "quantity")
         for name in content.get(variant, {})
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from itertools import combinations
 
@@ -33,6 +33,7 @@ class Grading:
     `changes`: how each score usually moves in a month, empty where no earlier months could be measured; `calibration`:
     how often customers then kept their tiers.
     `reference_costs`: what the reference customer costs in the economic composite, by the name of the cost.
+    `segment_references`: of criteria graded by rule, and of those costs: segment -> its reference customer's value.
     """
 
     scales: Mapping[str, Scale]
@@ -41,6 +42,22 @@ class Grading:
     changes: Mapping[str, Changes] = field(default_factory=dict)
     reference_costs: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
+    segment_references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def seen_from(self, segment: str | None, references: Mapping[str, Mapping[str, float]]) -> Grading:
+        """The same scales held against the reference customer of a segment, where `references` has it.
+
+        `references`: criterion (or cost) -> segment -> the value of its reference customer.
+        """
+        if segment is None:
+            return self
+        own = {name: values[segment] for name, values in references.items() if segment in values}
+        scales = {
+            name: replace(scale, reference=own[name]) if name in own else scale
+            for name, scale in self.scales.items()
+        }
+        costs = {name: own.get(name, cost) for name, cost in self.reference_costs.items()}
+        return replace(self, scales=scales, reference_costs=costs)
 
     @property
     def baselines(self) -> dict[str, float]:
@@ -70,6 +87,7 @@ class Grading:
             "changes": {name: asdict(changes) for name, changes in self.changes.items()},
             "reference_costs": dict(self.reference_costs),
             "calibration": asdict(self.calibration),
+            "segment_references": {name: dict(values) for name, values in self.segment_references.items()},
         }
         return {_FILE: json.dumps(content, indent=2, allow_nan=False) + "\n"}
 
@@ -82,6 +100,12 @@ class Grading:
             changes = {name: read_changes(entry) for name, entry in content["changes"].items()}
             calibration = read_calibration(content["calibration"])
             costs = {name: float(cost) for name, cost in content["reference_costs"].items()}
+            of_segments = {
+                name: {segment: float(value) for segment, value in values.items()}
+                for name, values in content.get(
+                    "segment_references", {}
+                ).items()  # none in gradings of before
+            }
             method = str(content["method"])
             trained_as_of = date.fromisoformat(content["trained_as_of"])
         except (KeyError, TypeError, ValueError) as error:
@@ -90,7 +114,7 @@ class Grading:
                 f"({type(error).__name__}: {error}). Train again."
             ) from error
         by_name = {scale.criterion: scale for scale in scales}
-        return cls(by_name, trained_as_of, method, changes, costs, calibration)
+        return cls(by_name, trained_as_of, method, changes, costs, calibration, of_segments)
 
 
 def fit(
@@ -131,16 +155,17 @@ def compose(
     scores: pd.DataFrame,
     weights: Mapping[str, float],
     switched_on: Collection[str],
-    baselines: Mapping[str, float],
+    baselines: Mapping[str, float | Floats],
     minimum_coverage_ratio: float,
 ) -> pd.DataFrame:
     """Composite of each customer: one row per row of `scores` (criteria, 0-100, NaN = not measured), its index.
 
     Weights of what was not measured go to the rest in proportion, never to a zero. Columns: `composite_score`
-    and `composite_baseline` (the reference customer over the same criteria), both NaN where nothing with weight
-    was measured; `coverage_ratio` = weight measured ÷ weight of `switched_on`; `is_provisional` where that is
-    below the minimum; `weight_<criterion>` for each column of `scores`, together 1, or all 0 if nothing was
-    measured. Criteria with weight 0 or switched off are shown by the caller and count for nothing here.
+    and `composite_baseline` (the reference customer over the same criteria; `baselines` has one for all rows, or one
+    for each), both NaN where nothing with weight was measured; `coverage_ratio` = weight measured ÷ weight of
+    `switched_on`; `is_provisional` where that is below the minimum; `weight_<criterion>` for each column of `scores`,
+    together 1, or all 0 if nothing was measured. Criteria with weight 0 or switched off are shown by the caller and
+    count for nothing here.
     """
     # Summed one column after the other by name, so a row is the same alone, and whatever the order of columns.
     given = {name: float(weights.get(name, 0.0)) for name in sorted(set(switched_on))}
@@ -157,7 +182,7 @@ def compose(
         present = ~np.isnan(score[name])
         np.divide(given[name], got, out=share[name], where=present)
         composite[present] += share[name][present] * score[name][present]
-        baseline[present] += share[name][present] * baselines[name]
+        baseline[present] += share[name][present] * np.broadcast_to(baselines[name], len(scores))[present]
     on = math.fsum(given.values())
     coverage = np.round(got / on, 12) if on > 0 else got
     return pd.DataFrame(

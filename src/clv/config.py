@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from clv.errors import ConfigError
+from clv.settings import languages
 from clv.settings.base import Count, Days, Name, NotNegative, Positive, Ratio, Section
 from clv.settings.grading import (
     MEASURES,
@@ -62,11 +63,14 @@ class Source(Section):
 
 
 class Attribute(Section):
-    """A further column of `customers`, with its type and the moment at which it is known."""
+    """A further column of `customers`, with its type and the moment at which it is known.
+
+    `label`: what people call it, one text or one by language, `{en: industry, zh: 行业}`.
+    """
 
     type: Literal["category", "number", "flag"]
     known_at: Literal["first_contact", "after_contact"]
-    label: str | None = None
+    label: languages.Label | None = None
 
 
 class ContractSettings(Section):
@@ -153,11 +157,14 @@ class ProspectSettings(Section):
 
 
 class ExplainSettings(Section):
+    """`reference`: whom scores are explained against, the company's typical customer or that of the own segment."""
+
     reasons_for: Count = 3
     reasons_against: Count = 2
     minimum_share_ratio: Ratio = 0.10
     minimum_peers: Count = 20
     paths: bool = True
+    reference: Literal["company", "segment"] = "company"
 
 
 class MlflowSettings(Section):
@@ -173,7 +180,7 @@ class Config(Section):
     """Everything that one company can choose. Built by `load`; logged whole with every run."""
 
     company: Name
-    language: Literal["en"] = "en"
+    language: str = languages.STANDARD
     reporting_currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     time_zone: str = "UTC"
     seed: int = 7
@@ -198,6 +205,12 @@ class Config(Section):
     explain: ExplainSettings = ExplainSettings()
     mlflow: MlflowSettings = MlflowSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
+
+    @field_validator("language")
+    @classmethod
+    def _language_is_complete(cls, language: str) -> str:
+        languages.content(language)
+        return language
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

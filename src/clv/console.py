@@ -20,6 +20,7 @@ from clv.settings.grading import INACTIVE
 if TYPE_CHECKING:
     import pandas as pd
 
+    from clv.cards import Card
     from clv.config import Config
     from clv.publish import Receipt
 
@@ -41,6 +42,16 @@ def show_receipt(as_of: date, receipt: Receipt) -> None:
     console.print(f"{graded} and published as run {receipt.run_id}", soft_wrap=True)
     if receipt.rejected:
         console.print(f"  {receipt.rejected:,} rows set aside, each with its reason in clv.rejected_rows")
+
+
+def show_card(card: Card) -> None:
+    """The card of one customer or prospect."""
+    from clv.cards import as_table
+
+    console = _console()
+    console.print()
+    console.print(as_table(card))
+    console.print()
 
 
 def show_month(config: Config, as_of: date) -> None:

@@ -40,6 +40,15 @@ class Models:
     payment_delay: PaymentDelay | PaymentRecord | None
     prospect_value: ProspectValue | None
 
+    def seen_from(self, segment: str | None) -> Models:
+        """The same models held against the reference customers of a segment, where they have one."""
+        payment, prospect = self.payment_delay, self.prospect_value
+        return Models(
+            self.lifetime_value.seen_from(segment),
+            payment.seen_from(segment) if isinstance(payment, PaymentDelay) else payment,
+            prospect.seen_from(segment) if prospect is not None else None,
+        )
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -49,8 +58,9 @@ class Measured:
     same rows, null where not measured; `prospects` and `prospect_values` likewise. `kinds` and `references` are
     what composite.fit needs of each criterion. `off`: criterion -> why it is switched off for this company;
     `fallback`: criterion -> why a rule grades it instead of a model. `payment_rows`: invoice_rows.customer_view.
-    `directions`: -1 for own standards of which less is better. `costs`: what late money is expected to cost, a column
-    per kind of cost and the same rows; empty unless the composite is economic.
+    `segment_references`: criterion -> segment -> what its model says of the segment's reference customer; empty unless
+    explain.reference asks for it. `directions`: -1 for own standards of which less is better. `costs`: what late money
+    is expected to cost, a column per kind of cost and the same rows; empty unless the composite is economic.
     """
 
     customers: pd.DataFrame
@@ -63,6 +73,7 @@ class Measured:
     fallback: Mapping[str, str]
     payment_rows: pd.DataFrame
     directions: Mapping[str, int] = field(default_factory=dict)
+    segment_references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
@@ -229,7 +240,29 @@ def judge(facts: Known, config: Config, pricing: Pricing, models: Models) -> Mea
         payment_rows=rows,
         directions={name: -1 for name, own in config.standards.items() if own.direction == "lower"},
         costs=costs,
+        segment_references=segment_references(models, config)
+        if config.explain.reference == "segment"
+        else {},
     )
+
+
+def segment_references(models: Models, config: Config) -> dict[str, dict[str, float]]:
+    """Criterion -> segment -> the value that its model gives the segment's reference customer."""
+    value, payment, prospect = models.lifetime_value, models.payment_delay, models.prospect_value
+    of_value = {segment: value.seen_from(segment).reference_value for segment in value.segment_references}
+    found = {"lifetime_value": of_value}
+    if isinstance(payment, PaymentDelay):
+        found["payment"] = {
+            segment: payment.seen_from(segment).reference_probability
+            for segment in payment.segment_references
+        }
+    if config.composite.method == "economic":
+        found[ECONOMIC] = of_value
+    if prospect is not None:
+        found["prospect"] = {
+            segment: prospect.seen_from(segment).reference_value for segment in prospect.segment_references
+        }
+    return found
 
 
 COSTS = ("expected_late_money_cost", "expected_credit_loss")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clv import composite, groups, policies, quadrants, tiers
+from clv import composite, groups, policies, quadrants, references, tiers
 from clv.composite import Grading
 from clv.criteria import PROSPECT_BASELINE, Measured
 from clv.errors import ModelError
@@ -77,13 +77,15 @@ def fit_grading(measured: Measured, as_of: date, method: str = "log_z") -> Gradi
         name: float(np.median(measured.costs[name].to_numpy(np.float64)[active])) if active.any() else 0.0
         for name in measured.costs
     }
-    references = dict(measured.references)
-    if ECONOMIC in references:
-        references[ECONOMIC] -= sum(costs.values())
+    of_all = dict(measured.references)
+    if ECONOMIC in of_all:
+        of_all[ECONOMIC] -= sum(costs.values())
     grading = composite.fit(
-        values, kinds, references, trained_as_of=as_of, method=method, directions=measured.directions
+        values, kinds, of_all, trained_as_of=as_of, method=method, directions=measured.directions
     )
-    return replace(grading, reference_costs=costs)
+    return replace(
+        grading, reference_costs=costs, segment_references=references.learn(measured, values, active)
+    )
 
 
 def grade_customers(
@@ -171,7 +173,11 @@ def grade_prospects(
     """
     settings = config.tiers
     prospects = measured.prospects
-    score, baseline = prospect_scores(prospects, grading, config)
+    segments = segment_of(prospects, config.segment)
+    score = prospect_scores(prospects, grading, config)
+    baseline: float | Floats = PROSPECT_BASELINE
+    if "prospect" in grading.scales:
+        baseline = references.baselines(measured, grading, segments)["prospect"]
     measured_score = np.isfinite(score)
     frame = _with_history(prospects, previous, "prospect").assign(
         composite_score=score,
@@ -183,7 +189,7 @@ def grade_prospects(
         override_tier=_overridden(prospects, overrides, list(settings.prospect_shares_ratio)),
         value_source="prospect",
         prospect_valid_until=as_of + timedelta(days=config.prospect.valid_days),
-        segment=segment_of(prospects, config.segment),
+        segment=segments,
     )
     cut = policies.pyramid(len(frame), settings.prospect_shares_ratio, settings.band_ratio)
     assigned = tiers.assign(frame, cut, settings.prospect_key, settings.band_ratio, policy_reset=policy_reset)
@@ -207,25 +213,23 @@ def composites(measured: Measured, grading: Grading, config: Config) -> tuple[pd
         scores,
         config.weights,
         measured.switched_on,
-        grading.baselines,
+        references.baselines(measured, grading, measured.customers["segment"]),
         config.composite.minimum_coverage_ratio,
     )
     return scores.reindex(columns=list(measured.values.columns)), composed
 
 
-def prospect_scores(prospects: pd.DataFrame, grading: Grading, config: Config) -> tuple[Floats, float]:
-    """Score of each of `prospects` by the model and, where there is one, sales' judgement (NaN: neither); the baseline.
+def prospect_scores(prospects: pd.DataFrame, grading: Grading, config: Config) -> Floats:
+    """Score of each of `prospects` by the model and, where there is one, sales' judgement; NaN with neither.
 
     Reads `prospect_value` and `judgement`.
     """
-    if "prospect" in grading.scales:
-        scale = grading.scales["prospect"]
-        model, baseline = scale.score(prospects["prospect_value"].to_numpy(np.float64)), scale.baseline
-    else:
-        model, baseline = np.full(len(prospects), np.nan), PROSPECT_BASELINE
-    judgement = prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
+    judgement: Floats = prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
+    if "prospect" not in grading.scales:
+        return judgement
+    model = grading.scales["prospect"].score(prospects["prospect_value"].to_numpy(np.float64))
     combined = combine(model, judgement, config.prospect.judgement_weight_ratio)
-    return np.where(np.isnan(model), judgement, combined), baseline
+    return np.where(np.isnan(model), judgement, combined)
 
 
 _COMPOSED = ("composite_score", "composite_baseline", "coverage_ratio", "is_provisional")
@@ -257,7 +261,7 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
         value = graded.values[name].to_numpy(np.float64)
         among = np.sort(score[counted & np.isfinite(score)])
         percentile = np.searchsorted(among, score) / len(among) if len(among) else np.full(len(score), np.nan)
-        missing = measured.off.get(name) or _WHY_MISSING.get(name, "not on record")
+        missing = measured.off.get(name) or WHY_MISSING.get(name, "not on record")
         why = np.full(len(score), missing, dtype=object)
         why[np.isfinite(score)] = measured.fallback.get(name)
         why[np.isfinite(score) & np.isnan(value)] = "judged by sales alone"
@@ -277,7 +281,7 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-_WHY_MISSING = {
+WHY_MISSING = {
     "lifetime_value": "no purchase on record",
     "payment": "no invoice of the last 12 months and nothing open",
     "payment_record": "no invoice fell due in the last 12 months",

@@ -279,11 +279,18 @@ def _potential(frame: pd.DataFrame) -> Iterator[Fact]:
 
 
 def _decisions(frame: pd.DataFrame, overrides: pd.DataFrame) -> Iterator[Fact]:
-    """Tiers that people have set: how many, by whom and why."""
+    """Tiers that people have set: how many customers', and of each, prospects too, by whom, until when and why."""
+    newest = overrides.drop_duplicates(["customer_id", "tier"])
+    for row in newest.to_dict("records"):
+        decision = {
+            "by": row["decided_by"],
+            "until": f"{row['valid_until']:%Y-%m-%d}",
+            "reason": row["reason"],
+        }
+        yield override_name(row["customer_id"], row["tier"]), None, json.dumps(decision, ensure_ascii=False)
     decided = frame.loc[frame["override_tier"].notna(), ["customer_id", "override_tier"]]
     if decided.empty:
         return
-    newest = overrides.drop_duplicates(["customer_id", "tier"])
     found = decided.merge(newest, left_on=["customer_id", "override_tier"], right_on=["customer_id", "tier"])
     said = [
         f"{row['customer_id']} {row['tier']} until {row['valid_until']:%Y-%m-%d} by {row['decided_by']}: "
@@ -291,6 +298,11 @@ def _decisions(frame: pd.DataFrame, overrides: pd.DataFrame) -> Iterator[Fact]:
         for row in found.head(NAMED).to_dict("records")
     ]
     yield "overrides_in_force", float(len(decided)), "; ".join(said)
+
+
+def override_name(customer_id: str, tier: str) -> str:
+    """Under which name the decision about a customer's tier stands in month_facts."""
+    return f"override:{customer_id}:{tier}"
 
 
 def _structure(frame: pd.DataFrame, previous: pd.DataFrame) -> Iterator[Fact]:

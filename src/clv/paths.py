@@ -24,7 +24,7 @@ from clv.explain.words import Words, fill
 from clv.grades import Graded, composites
 from clv.levers import LEVERS, usual_orders
 from clv.period import see
-from clv.tiers import UNTIL_CLEAR, gates
+from clv.tiers import gates
 
 if TYPE_CHECKING:
     from clv.config import Config
@@ -250,7 +250,6 @@ def _told(reached: pd.DataFrame, aims: Aims, sizes: pd.DataFrame, config: Config
         str(words["paths"]["gated"]),
         len(gate),
         gate=np.array(gate, dtype=object),
-        runs=words.months(config.gates.clear_runs),
     )
     return found.assign(target_tier=found["target"], sentence=sentence)[list(COLUMNS)]
 
@@ -276,23 +275,20 @@ def _opened(graded: Graded, measured: Measured, config: Config, told: set[str]) 
         return NO_ROWS
     gate = frame["tier_rule"].astype("str").str.removeprefix("gate:")
     owed = _overdue(measured).reindex(frame["customer_id"]).to_numpy(np.float64)
-    waiting = gate.str.endswith(UNTIL_CLEAR).to_numpy(bool)
-    kind = gate.str.removesuffix(UNTIL_CLEAR).to_numpy(object)
+    kind = gate.to_numpy(object)
     form: Mapping[str, str] = words["paths"]["open_gate"]
-    texts = np.where(waiting, form["until_clear"], [form.get(name, "") for name in kind])
-    gate_names = [str(words["changes"]["gates"].get(name, name)) for name in kind]
+    texts = np.array([form.get(name, "") for name in kind], dtype=object)
+    bad_debt = words.counted("month", config.gates.bad_debt_months or 0)
     known = {
         "tier": frame["policy_tier"].to_numpy(object),
-        "gate": np.array(gate_names, dtype=object),
         "money": words.figures(owed, "money"),
-        "months": np.full(len(frame), words.months(config.gates.bad_debt_months or 0), dtype=object),
-        "runs": np.full(len(frame), words.months(config.gates.clear_runs), dtype=object),
+        "months": np.full(len(frame), bad_debt, dtype=object),
     }
     sentence = np.full(len(frame), "", dtype=object)
     for text in sorted(set(texts)):
         mine = texts == text
         sentence[mine] = fill(text, int(mine.sum()), **{name: part[mine] for name, part in known.items()})
-    amount = np.where((kind == "arrears") & ~waiting, owed, np.nan)
+    amount = np.where(kind == "arrears", owed, np.nan)
     rows = pd.DataFrame(
         {
             "customer_id": frame["customer_id"].to_numpy(),

@@ -11,16 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import factorial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from clv import references
 from clv.composite import Grading
 from clv.criteria import PROSPECT_BASELINE, Measured, Models
-from clv.features import Feature
+from clv.features import Feature, segment_of
 from clv.models.lifetime_value import LifetimeValue
 from clv.models.payment_delay import PaymentDelay
 from clv.models.payment_features import FEATURES as PAYMENT_FEATURES
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from clv.settings.grading import Standard
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
 BLOCK_ROWS = 50_000
 SMALLEST_STEP = 1e-9
 SLOPE_STEP = 1e-5
@@ -63,18 +65,20 @@ class Points:
     players' own values (null where missing), `reference` what they are held against: the reference customer's
     (null where most have none), and for a judgement the score without it. `direction`: +1 where a higher raw output
     means a better score, -1 where a worse one. `basis`: what money facts are (`contribution` or `revenue`).
-    `support`: how many invoices stand behind a row's payment facts (null where unknown).
+    `support`: how many invoices stand behind a row's payment facts (null where unknown). `of_segment`: whose
+    reference customer is its segment's (null: nobody's); then `baseline` is one for each row.
     """
 
     criterion: str
     players: tuple[Feature, ...]
-    baseline: float
+    baseline: float | Floats
     points: Floats
     facts: Floats
     reference: Floats
     direction: int = 1
     basis: str = "contribution"
     support: Floats | None = None
+    of_segment: NDArray[np.bool_] | None = None
 
 
 def secants(attribution: Attribution, g: Callable[[Floats], Floats]) -> Floats:
@@ -259,26 +263,76 @@ def of_customers(
 ) -> list[Points]:
     """Points of every criterion that is switched on, a row per row of `measured.customers`.
 
-    Computed in blocks of customers: what is held beside the result does not grow with their number. `standards`: the
-    company's own, by name.
+    Computed in blocks of customers: what is held beside the result does not grow with their number. Where segments
+    have reference customers of their own, those of each segment are held against theirs. `standards`: the company's
+    own, by name.
     """
     frame = measured.customers
-    starts = range(0, max(len(frame), 1), BLOCK_ROWS)
     owner = pd.Index(frame["customer_id"]).get_indexer(measured.payment_rows["customer_id"])
-    blocks = [
-        replace(
+
+    def explained(rows: Rows, models: Models, grading: Grading) -> list[Points]:
+        of_rows = np.isin(owner, rows)
+        block = replace(
             measured,
-            customers=frame.iloc[start : start + BLOCK_ROWS],
-            values=measured.values.iloc[start : start + BLOCK_ROWS],
-            payment_rows=measured.payment_rows[(owner >= start) & (owner < start + BLOCK_ROWS)],
-            costs=measured.costs.iloc[start : start + BLOCK_ROWS],
+            customers=frame.iloc[rows],
+            values=measured.values.iloc[rows],
+            payment_rows=measured.payment_rows[of_rows],
+            costs=measured.costs.iloc[rows],
         )
-        for start in starts
-    ]
-    return [
-        _stacked([_of_criterion(name, block, models, grading, standards or {}) for block in blocks])
-        for name in measured.switched_on
-    ]
+        return [_of_criterion(name, block, models, grading, standards or {}) for name in measured.switched_on]
+
+    return _by_reference(measured, models, grading, frame["segment"], explained)
+
+
+def _by_reference(
+    measured: Measured,
+    models: Models,
+    grading: Grading,
+    segments: pd.Series,
+    explained: Callable[[Rows, Models, Grading], list[Points]],
+) -> list[Points]:
+    """`explained` of all rows in blocks, each held against one reference customer, put together row by row."""
+    of_segments = references.of_segments(measured, grading)
+    if not of_segments:
+        starts = range(0, max(len(segments), 1), BLOCK_ROWS)
+        rows = np.arange(len(segments))
+        blocks = [explained(rows[start : start + BLOCK_ROWS], models, grading) for start in starts]
+        return [_stacked(list(parts)) for parts in zip(*blocks, strict=True)]
+    names = segments.to_numpy(str)
+    places, blocks = [], []
+    for name in np.unique(names):
+        seen_models, seen_grading = models.seen_from(str(name)), grading.seen_from(str(name), of_segments)
+        rows = np.flatnonzero(names == name)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            places.append(block)
+            blocks.append(
+                [
+                    _of_segment(points, is_own=str(name) in of_segments.get(points.criterion, {}))
+                    for points in explained(block, seen_models, seen_grading)
+                ]
+            )
+    if not blocks:
+        return explained(np.arange(0), models, grading)
+    back = np.argsort(np.concatenate(places))
+    return [_in_order(list(parts), back) for parts in zip(*blocks, strict=True)]
+
+
+def _of_segment(points: Points, *, is_own: bool) -> Points:
+    n = len(points.points)
+    return replace(points, baseline=np.full(n, points.baseline), of_segment=np.full(n, is_own))
+
+
+def _in_order(blocks: Sequence[Points], back: Rows) -> Points:
+    """Blocks with reference customers of their own, row by row in the order `back`."""
+    first = blocks[0]
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(block, name) for block in blocks])[back]
+
+    names = ("baseline", "points", "facts", "reference", "of_segment")
+    support = None if first.support is None else joined("support")
+    return replace(first, support=support, **{name: joined(name) for name in names})
 
 
 def _of_criterion(
@@ -318,12 +372,19 @@ def _stacked(blocks: Sequence[Points]) -> Points:
 
 def of_prospects(measured: Measured, models: Models, grading: Grading, config: Config) -> list[Points]:
     """Points of the prospects' criterion, a row per row of `measured.prospects`."""
-    judgement = measured.prospects["judgement"].to_numpy(np.float64, na_value=np.nan)
+    frame = measured.prospects
+    judgement = frame["judgement"].to_numpy(np.float64, na_value=np.nan)
     if models.prospect_value is None:
         return [judgement_points(judgement)]
     weight = np.where(np.isnan(judgement), 0.0, config.prospect.judgement_weight_ratio)
-    scale = grading.scales["prospect"]
-    return [prospect_points(models.prospect_value, measured.prospects, judgement, weight, scale)]
+
+    def explained(rows: Rows, models: Models, grading: Grading) -> list[Points]:
+        model = models.prospect_value
+        assert model is not None  # seen from wherever
+        scale = grading.scales["prospect"]
+        return [prospect_points(model, frame.iloc[rows], judgement[rows], weight[rows], scale)]
+
+    return _by_reference(measured, models, grading, segment_of(frame, config.segment), explained)
 
 
 def _everyones(reference: Floats, rows: int) -> Floats:

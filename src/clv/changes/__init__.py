@@ -284,7 +284,7 @@ def _scores(
             names = [name for name in measured.switched_on if name in grading.scales]
             scores = grading.score(measured.values[names]).set_axis(measured.customers["customer_id"])
         else:
-            score, _ = prospect_scores(measured.prospects, grading, config)
+            score = prospect_scores(measured.prospects, grading, config)
             scores = pd.DataFrame({"prospect": score}, index=measured.prospects["customer_id"])
         frame = old if facts == THEN else new
         found[facts, model] = scores.reindex(

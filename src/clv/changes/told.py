@@ -138,7 +138,7 @@ def _facts(words: Words, shown: pd.DataFrame, points: Floats, facts: Facts) -> T
         only = fill(form["only"], n, told=pieces)
         sentence = np.select([whole, count > 0], [only, some], sentence)
         shares = np.where(count > 0, shares, np.nan)
-    return template, sentence, json_texts({"points": points, "told_points": shares})
+    return template, sentence, json_texts({"points": points, "told_points": shares}, n)
 
 
 def _differences(words: Words, pair: tuple[Points, Points, Floats], facts: Facts) -> list[_Moved]:
@@ -191,12 +191,12 @@ def _peers(words: Words, shown: pd.DataFrame, points: Floats, facts: Facts) -> T
     effect = words.points(points)
     up, down = (fill(form[way], len(shown), tier=tier, points=effect) for way in ("up", "down"))
     template = np.where(points < 0, "peers.up", "peers.down").astype(object)
-    return template, np.where(points < 0, up, down), json_texts({"points": points, "tier": tier})
+    return template, np.where(points < 0, up, down), json_texts({"points": points, "tier": tier}, len(shown))
 
 
 def _model(words: Words, shown: pd.DataFrame, points: Floats, facts: Facts) -> Told:
     sentence = fill(words["changes"]["model"], len(shown), points=words.points(points))
-    return np.full(len(shown), "model", dtype=object), sentence, json_texts({"points": points})
+    return np.full(len(shown), "model", dtype=object), sentence, json_texts({"points": points}, len(shown))
 
 
 def _policy(words: Words, shown: pd.DataFrame, points: Floats, facts: Facts) -> Told:
@@ -205,15 +205,15 @@ def _policy(words: Words, shown: pd.DataFrame, points: Floats, facts: Facts) -> 
     came_in = shown["came_in"].to_numpy(bool)
     band, rules = (fill(form[kind], len(shown), tier=tier, points=effect) for kind in ("band", "rules"))
     template = np.where(came_in, "policy.band", "policy.rules").astype(object)
-    return template, np.where(came_in, band, rules), json_texts({"points": points, "tier": tier})
+    return template, np.where(came_in, band, rules), json_texts({"points": points, "tier": tier}, len(shown))
 
 
 def _coverage(words: Words, shown: pd.DataFrame, points: Floats, facts: Facts) -> Told:
     form, n = words["changes"]["coverage"], len(shown)
-    pieces = {}
+    pieces, comma = {}, str(words["card"]["list"])
     for kind in ("appeared", "vanished"):
         listed = shown[kind].to_numpy(object)
-        text = [", ".join(words.criterion_name(name) or name for name in found.split()) for found in listed]
+        text = [comma.join(words.criterion_name(name) or name for name in found.split()) for found in listed]
         pieces[kind] = np.array(text, dtype=object)
     effect = words.points(points)
     forms = {kind: fill(form[kind], n, criteria=pieces[kind], points=effect) for kind in pieces}
@@ -222,7 +222,7 @@ def _coverage(words: Words, shown: pd.DataFrame, points: Floats, facts: Facts) -
     kinds = [appeared & vanished, appeared]
     template = np.select(kinds, ["coverage.both", "coverage.appeared"], "coverage.vanished").astype(object)
     sentence = np.select(kinds, [both, forms["appeared"]], forms["vanished"])
-    return template, sentence, json_texts({"points": points, **pieces})
+    return template, sentence, json_texts({"points": points, **pieces}, n)
 
 
 _TELL = {"facts": _facts, "peers": _peers, "model": _model, "policy": _policy, "coverage": _coverage}
@@ -253,5 +253,5 @@ def _by_rule(words: Words, shown: pd.DataFrame) -> tuple[NDArray[np.object_], ND
 
 def gate_text(words: Words, rule: str) -> str:
     """What shuts a gate, of the tier_rule `gate:…`, within a sentence."""
-    name = rule.removeprefix("gate:").removesuffix("_until_clear")
+    name = rule.removeprefix("gate:")
     return str(words["changes"]["gates"].get(name, name.replace("_", " ")))

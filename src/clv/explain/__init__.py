@@ -8,8 +8,8 @@ Scores and points are a customer's own; the peers beside them are those of the p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 
 from clv.errors import ModelError
 from clv.explain import choice
-from clv.explain.choice import ALONE, CLOSE, COMPARISONS, EVERYONE, PEERS, TYPICAL, UNKNOWN, Concept
+from clv.explain.choice import ALONE, CLOSE, COMPARISONS, EVERYONE, KINDRED, PEERS, TYPICAL, UNKNOWN, Concept
 from clv.explain.peers import Peers, Population, Rows
-from clv.explain.words import Texts, Words, fill, json_texts
+from clv.explain.telling import Template, retell, tell, tell_rest
+from clv.explain.words import Words, json_texts
 
 if TYPE_CHECKING:
     from clv.config import Config
     from clv.grades import Graded
     from clv.points import Points
 
-__all__ = ["peers_of", "reasons"]
+__all__ = ["peers_of", "reasons", "retell"]
 
 Floats = NDArray[np.float64]
 BLOCK_ROWS = 20_000
@@ -137,7 +138,7 @@ class _Scene:
                 parts.append(told.assign(row=mine, size=-np.abs(block[mine, k])))
         rest = gap - np.where(shown, block, 0.0).sum(axis=1)
         count = ((np.abs(block) >= choice.SMALLEST_POINTS) & ~shown).sum(axis=1)
-        parts.append(self._other(count, rest).assign(row=np.arange(len(rows)), size=np.inf))
+        parts.append(self._other(count, rest, rows).assign(row=np.arange(len(rows)), size=np.inf))
         result = pd.concat(parts, ignore_index=True)
         result = result.sort_values(["row", "size", "concept"], kind="stable", ignore_index=True)
         result["position"] = result.groupby("row").cumcount() + 1
@@ -156,74 +157,55 @@ class _Scene:
         self, concept: Concept, i: int, how: int, rows: Rows, segment: Rows, value: Floats
     ) -> pd.DataFrame:
         """One concept in words, for the customers at `rows`, by the fact of player `i` and one comparison."""
-        words, points = self.words, self.points[concept.criterion]
-        feature, peers = points.players[i], self.peers[concept.criterion]
-        unit, own = words.unit(feature), points.facts[rows, i]
-        category = concept.is_category(points)
-        own_text: Texts = (
-            self.population.texts[concept.name.partition(":")[2]][rows]
-            if category
-            else words.figures(own, unit)
-        )
-        values: dict[str, Floats | Texts] = {"own": own_text if category else own}
-        effect = words.points(value)
-        criterion = words.criterion_name(concept.criterion) if len(self.points) > 1 else None
-        if criterion:
-            effect = fill(words["effect"], len(rows), points=effect, criterion=criterion)
-        peer_fact: Texts | None = None
-        if how in (UNKNOWN, CLOSE):
-            fact = fill(words[COMPARISONS[how]], len(rows), concept=words.concept_name(concept.name))
-        else:
-            support = None if points.support is None else points.support[rows]
-            fact = words.fact(feature, points.basis, own_text, support)
-        if how in (PEERS, EVERYONE, TYPICAL):
-            other = points.reference[rows, i] if how == TYPICAL else peers.medians[segment, i]
-            values["peer"] = other
-            if how != TYPICAL:
-                values["peers"] = peers.counts[segment, i]
-            who = self._compared_with(concept, feature.name, how, is_flag=unit == "flag")
-            peer_fact = fill(words["peer_fact"], len(rows), who=who, peer=words.figures(other, unit))
-            sentence = fill(words["sentence"], len(rows), fact=fact, peer_fact=peer_fact, points=effect)
-        else:
-            sentence = fill(words["sentence_alone"], len(rows), fact=fact, points=effect)
-        name = concept.name if category else feature.name
+        points, peers = self.points[concept.criterion], self.peers[concept.criterion]
+        feature, own = points.players[i], points.facts[rows, i]
+        values: dict[str, Any] = {"own": own}
+        if concept.is_category(points):
+            feature = replace(feature, name=concept.name)
+            values["own"] = self.population.texts[concept.name.partition(":")[2]][rows]
+        elif how not in (UNKNOWN, CLOSE):
+            values["unit"] = self.words.unit(feature)
+            if points.support is not None:
+                values["invoices"] = points.support[rows]
+        if how in (TYPICAL, KINDRED):
+            values["peer"] = points.reference[rows, i]
+        elif how in (PEERS, EVERYONE):
+            values["peer"], values["peers"] = peers.medians[segment, i], peers.counts[segment, i]
+            values["lower_ratio"], values["higher_ratio"] = peers.beyond(own, segment, i)
+        if len(self.points) > 1:
+            values["criterion"] = concept.criterion
+        values["points"] = value
+        template = Template(feature, COMPARISONS[how], points.basis, self.population.are_prospects)
         return pd.DataFrame(
             {
                 "criterion": concept.criterion,
                 "concept": concept.name,
                 "points": value,
-                "template_id": f"{name}.{COMPARISONS[how]}",
-                "values": json_texts({**values, "points": value}),
-                "fact": fact,
-                "peer_fact": peer_fact,
-                "sentence": sentence,
+                "template_id": template.name,
+                "values": json_texts(values, len(rows)),
+                **tell(template, values, self.words),
             }
         )
 
-    def _compared_with(self, concept: Concept, name: str, how: int, *, is_flag: bool) -> str:
-        special = self.words["concepts"].get(concept.name, {}).get("compared_with", {})
-        if name in special:
-            return str(special[name])
-        group = self.words["prospects" if self.population.are_prospects else "customers"]
-        form = "most" if is_flag and how != TYPICAL else "all"
-        return str(group[form][COMPARISONS[how]])
-
-    def _other(self, count: NDArray[np.intp], rest: Floats) -> pd.DataFrame:
-        """The last line of each customer: what was not told, together."""
-        words, points = self.words, self.words.points(rest)
-        forms = [
-            fill(words["other"][form], len(rest), n=count.astype(str).astype(object), points=points)
-            for form in ("none", "one", "many")
+    def _other(self, count: NDArray[np.intp], rest: Floats, rows: Rows) -> pd.DataFrame:
+        """The last line of each customer: what was not told, together; whether all was held against its segment."""
+        values: dict[str, Any] = {"n": count.astype(np.float64), "points": rest}
+        held = [
+            np.where(self.weights[name][rows] > 0, points.of_segment[rows], True)
+            for name, points in self.points.items()
+            if points.of_segment is not None
         ]
+        if held:
+            values["of_segment"] = np.all(held, axis=0).astype(np.float64)
         return pd.DataFrame(
             {
                 "criterion": None,
                 "concept": "other",
                 "points": rest,
                 "template_id": "other",
-                "values": json_texts({"n": count.astype(np.float64), "points": rest}),
+                "values": json_texts(values, len(rest)),
                 "fact": None,
                 "peer_fact": None,
-                "sentence": np.choose(np.minimum(count, 2), forms),
+                "sentence": tell_rest(values["n"], rest, self.words),
             }
         )

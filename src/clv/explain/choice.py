@@ -20,10 +20,11 @@ Flags = NDArray[np.bool_]
 
 SMALLEST_POINTS = 0.05  # what rounds to 0.0 points is no factor
 SPEAKING_RATIO = 0.05  # a fact speaks for its concept if it bears this much of what the strongest one bears
-# What a fact is compared with. The last two say that there is no fact to tell: it is not on record, or it differs
-# from every comparison by less than is shown.
-PEERS, EVERYONE, TYPICAL, ALONE, UNKNOWN, CLOSE = range(6)
-COMPARISONS = ("peers", "everyone", "typical", "alone", "unknown", "close")
+# What a fact is compared with; the reference customer is the company's (`typical`) or the segment's (`kindred`). The
+# last two say that there is no fact to tell: it is not on record, or it differs from every comparison by less than is
+# shown.
+PEERS, EVERYONE, TYPICAL, KINDRED, ALONE, UNKNOWN, CLOSE = range(7)
+COMPARISONS = ("peers", "everyone", "typical", "kindred", "alone", "unknown", "close")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def facts_told(
                 widened = peers.is_widened[segment[told], i] & (other == PEERS)
                 comparison[told] = np.where(widened, EVERYONE, other)
                 untold &= ~told
+    if points.of_segment is not None:
+        comparison[(comparison == TYPICAL) & points.of_segment[rows]] = KINDRED
     return player, comparison
 
 

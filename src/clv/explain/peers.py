@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,39 +48,67 @@ class Population:
 
 @dataclass(frozen=True)
 class Peers:
-    """Medians of one criterion's facts as they are shown: a row per segment and, last, one of everyone.
+    """What one criterion's facts are among the peers, as they are shown: a row per segment and, last, one of everyone.
 
     A segment in which fewer than `explain.minimum_peers` have the fact is widened to everyone: `is_widened`.
-    `counts`: how many customers stand behind each median. All are [segments + 1, players].
+    `counts`: how many customers stand behind each figure. All are [segments + 1, players]; `percentiles`, the
+    smallest figures that 1 %, 2 %, … 100 % of the peers do not exceed, [segments + 1, players, 100].
     """
 
     segments: pd.Index
     medians: Floats
     counts: Floats
     is_widened: NDArray[np.bool_]
+    percentiles: Floats
+    places: Sequence[int]  # decimals of each player as shown
 
     @classmethod
     def of(cls, points: Points, population: Population, config: Config, words: Words) -> Peers:
         """Of the segments of `population`, among those who count as peers."""
-        facts = pd.DataFrame(points.facts[population.is_peer])
-        grouped = facts.groupby(population.segments[population.is_peer])
-        counts = grouped.count().to_numpy(np.float64)
-        everyone, all_counts = facts.median().to_numpy(np.float64), facts.count().to_numpy(np.float64)
+        codes, segments = pd.factorize(population.segments[population.is_peer], sort=True)
+        in_order = np.argsort(codes, kind="stable")
+        starts = np.searchsorted(codes[in_order], np.arange(1, len(segments)))
+        shape = (len(segments) + 1, len(points.players))
+        medians, counts, percentiles = np.full(shape, np.nan), np.zeros(shape), np.full((*shape, 100), np.nan)
+        places = [decimals(words.unit(player)) for player in points.players]
+        for i in range(len(places)):
+            facts = points.facts[population.is_peer, i]
+            of_segments = np.split(facts[in_order], starts) if len(segments) else []
+            for row, group in enumerate((*of_segments, facts)):
+                known = np.sort(group[np.isfinite(group)])
+                counts[row, i] = len(known)
+                if len(known):
+                    at = np.ceil(np.arange(1, 101) * len(known) / 100).astype(np.intp) - 1
+                    percentiles[row, i] = np.round(known[at], places[i])
+                    medians[row, i] = np.round(np.median(known), places[i]) + 0.0
         small = counts < config.explain.minimum_peers
+        small[-1] = True
         if not config.segment:
             small[:] = True
-        medians = np.vstack([np.where(small, everyone, grouped.median().to_numpy(np.float64)), everyone])
-        shown = [
-            np.round(medians[:, i], decimals(words.unit(player))) for i, player in enumerate(points.players)
-        ]
         return cls(
-            segments=pd.Index(list(grouped.groups)),
-            medians=np.column_stack(shown) + 0.0,
-            counts=np.vstack([np.where(small, all_counts, counts), all_counts]),
-            is_widened=np.vstack([small, np.ones((1, len(everyone)), dtype=bool)]),
+            segments=pd.Index(segments),
+            medians=np.where(small, medians[-1], medians),
+            counts=np.where(small, counts[-1], counts),
+            is_widened=small,
+            percentiles=np.where(small[:, :, None], percentiles[-1], percentiles),
+            places=places,
         )
 
     def rows(self, segments: NDArray[Any]) -> Rows:
         """The row of each segment; that of everyone for one without peers."""
         found = self.segments.get_indexer(segments)
         return np.where(found < 0, len(self.segments), found).astype(np.intp)
+
+    def beyond(self, own: Floats, segment: Rows, i: int) -> tuple[Floats, Floats]:
+        """How many of the peers have surely less than `own`, and how many more: ratios in hundredths.
+
+        `segment`: rows of self; `i`: the player.
+        """
+        lower, higher = np.zeros(len(own)), np.zeros(len(own))
+        shown = np.round(own, self.places[i])
+        for row in np.unique(segment):
+            mine, marks = segment == row, self.percentiles[row, i]
+            lower[mine] = np.searchsorted(marks, shown[mine], side="left") / 100
+            not_more = np.searchsorted(marks, shown[mine], side="right")
+            higher[mine] = np.maximum(99 - not_more, 0) / 100
+        return lower, higher

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from clv.errors import ModelError
 from clv.features import Feature
+from clv.settings import languages
 
 if TYPE_CHECKING:
     from clv.config import Config
@@ -45,8 +43,8 @@ SHOWN_AS = {
         for name in ("mean", "recent", "last", "last_three", "worst")
     },
 }
+PUBLISHED_DIGITS = 6  # of the figures in `values`
 _DECIMALS = {"ratio": 2, "probability": 2, "times": 1, "number": 1}
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 def decimals(unit: str) -> int:
@@ -57,7 +55,7 @@ def decimals(unit: str) -> int:
 def fill(template: str, rows: int, **parts: str | Texts) -> Texts:
     """`template` for each of so many rows; a part is one text, or one per row. Parts are never searched for braces."""
     text: Texts = np.full(rows, "", dtype=object)
-    for i, piece in enumerate(_PLACEHOLDER.split(template)):
+    for i, piece in enumerate(languages.PLACEHOLDER.split(template)):
         if piece:
             text = np.asarray(text + (parts[piece] if i % 2 else piece), dtype=object)
     return text
@@ -82,7 +80,7 @@ class Words:
 
     @classmethod
     def of(cls, config: Config) -> Words:
-        return cls(_language(config.language), config)
+        return cls(languages.content(config.language), config)
 
     def __getitem__(self, name: str) -> Any:
         return self.content[name]
@@ -94,9 +92,10 @@ class Words:
         return SHOWN_AS.get(feature.name, feature.unit)
 
     def preference(self, feature: Feature) -> int:
-        """The place of a feature's fact among those of its concept, the most telling first."""
+        """The place of a feature's fact among those of its concept, the most telling first; alike in all languages."""
         kind, of_what, _ = feature.concept.partition(":")
-        return list(self["concepts"][kind]["facts"]).index(kind if of_what else feature.name)
+        facts = languages.content(languages.STANDARD)["concepts"][kind]["facts"]
+        return list(facts).index(kind if of_what else feature.name)
 
     def concept_name(self, concept: str) -> str:
         """What a concept is about, within a sentence."""
@@ -105,17 +104,23 @@ class Words:
 
     def criterion_name(self, criterion: str) -> str | None:
         """What a criterion is called behind its points."""
-        own = self.config.standards.get(criterion)
-        return own.label if own else self["criteria"].get(criterion)
+        if criterion in self.config.standards:
+            return self.label(criterion)
+        found = self["criteria"].get(criterion)
+        return None if found is None else str(found)
 
     def label(self, attribute: str) -> str:
         """The label of an attribute or own standard; of the segment, where segments are what a model knows."""
-        if attribute in self.config.standards:
-            return self.config.standards[attribute].label
-        declared = self.config.attributes.get(attribute)
+        declared = self.config.standards.get(attribute) or self.config.attributes.get(attribute)
         if declared is None:
             return str(self["segment"])
-        return declared.label or attribute.replace("_", " ")
+        if not declared.label:
+            return attribute.replace("_", " ")
+        return languages.label_in(declared.label, self.config.language)
+
+    def opening(self, text: str) -> str:
+        """A label as it opens a sentence or a column."""
+        return text[:1].upper() + text[1:] if self["labels_capitalised"] else text
 
     def fact(self, feature: Feature, basis: str, own: Texts, support: Floats | None = None) -> Texts:
         """What is said of a feature's figures `own`; `support`: how many invoices stand behind each.
@@ -128,11 +133,13 @@ class Words:
             self._fact_template(feature, basis),
             len(own),
             own=own,
-            n=own if support is None else self.invoices(support),
-            label=label[:1].upper() + label[1:],
-            late_after=self._days(config.payment.late_after_days),
-            horizon=self.months(config.lifetime_value.horizon_months),
-            order_months=self.months(config.order_amount.months),
+            n=own
+            if support is None
+            else each_once(np.nan_to_num(support), lambda n: self.counted("invoice", n)),
+            label=self.opening(label),
+            late_after=self.counted("day", config.payment.late_after_days),
+            horizon=self.counted("month", config.lifetime_value.horizon_months),
+            order_months=self.counted("month", config.order_amount.months),
         )
 
     def _fact_template(self, feature: Feature, basis: str) -> str:
@@ -142,9 +149,13 @@ class Words:
             if name in concept.get(variant, {}):
                 return str(concept[variant][name])
         raise ModelError(
-            f"expected words for {feature.name!r} under concepts.{kind} of language/{self.config.language}.yaml, "
+            f"expected words for {feature.name!r} under concepts.{kind} of the language {self.config.language}, "
             "found none. Add them."
         )
+
+    def figure(self, value: float, unit: str) -> str:
+        """One figure with its unit."""
+        return str(self.figures(np.array([value]), unit)[0])
 
     def figures(self, values: Floats, unit: str) -> Texts:
         """Figures with their unit; a word where there is none."""
@@ -153,69 +164,83 @@ class Words:
         def write(x: float) -> str:
             if math.isnan(x):
                 return str(self["no_figure"])
-            return form(x) if form else _number(x, 0)
+            return form(x) if form else self.number(x, 0)
 
         return each_once(np.round(values, decimals(unit)) + 0.0, write)
 
-    def invoices(self, counts: Floats) -> Texts:
-        """How many invoices."""
-        one, many = self["units"]["invoice"]
-        return each_once(
-            np.round(np.nan_to_num(counts)), lambda n: f"{_number(n, 0)} {one if n == 1 else many}"
-        )
-
     def points(self, values: Floats) -> Texts:
         """Points with their sign, as short as they are exact enough to be read."""
-        one, many = self["units"]["point"]
+        signs, forms = self["numbers"], self["units"]["point"]
 
         def write(x: float) -> str:
-            sign = "−" if x < 0 else "+" if x > 0 else ""
-            return f"{sign}{abs(x):,.1f} {one if abs(x) == 1 else many}"
+            number = (signs["plus"] if x > 0 else "") + self.number(x, 1)
+            return str(forms["one" if abs(x) == 1 else "many"]).replace("{n}", number)
 
         return each_once(np.round(values, 1) + 0.0, write)
 
+    def counted(self, unit: str, n: float) -> str:
+        """So many of a unit that is counted, in the form that their number asks for."""
+        form = self["units"][unit]["one" if abs(round(n)) == 1 else "many"]
+        return str(form).replace("{n}", self.number(n, 0))
+
+    def number(self, x: float, places: int) -> str:
+        """A number with the marks of the language."""
+        marks = self["numbers"]
+        table = {",": marks["thousands"], ".": marks["decimal"], "-": marks["minus"]}
+        return f"{round(x, places) + 0.0:,.{places}f}".translate(str.maketrans(table))
+
+    def percent(self, ratio: float) -> str:
+        """A ratio as whole per cent."""
+        return str(self["units"]["percent"]).replace("{n}", self.number(ratio * 100, 0))
+
+    def money(self, amount: float) -> str:
+        """Whole money in the reporting currency."""
+        currency = self.config.reporting_currency
+        form = str(self["units"]["money"]).replace("{n}", self.number(amount, 0))
+        return form.replace("{currency}", str(self["currencies"].get(currency, currency)))
+
+    def day(self, day: date) -> str:
+        """A date."""
+        parts = {"year": f"{day.year:04}", "month": f"{day.month:02}", "day": f"{day.day:02}"}
+        return str(fill(str(self["date"]), 1, **parts)[0])
+
     def _formats(self) -> dict[str, Callable[[float], str]]:
-        units, currency = self["units"], self.config.reporting_currency
+        units = self["units"]
 
-        def days_beyond(x: float) -> str:
-            form = units["days_beyond"]["after" if x > 0 else "before" if x < 0 else "due"]
-            return str(form).replace("{days}", self._days(abs(x)))
+        def side(form: Mapping[str, str]) -> Callable[[float], str]:
+            def write(x: float) -> str:
+                text = form["after" if x > 0 else "before" if x < 0 else "due"]
+                return text.replace("{days}", self.counted("day", abs(x)))
 
-        def until_due(x: float) -> str:
-            form = units["until_due"]["after" if x > 0 else "before" if x < 0 else "due"]
-            return str(form).replace("{days}", self._days(abs(x)))
+            return write
 
         return {
-            "days": self._days,
-            "days_beyond": days_beyond,
-            "until_due": until_due,
-            "money": lambda x: f"{_number(x, 0)} {currency}",
-            "ratio": lambda x: f"{_number(x * 100, 0)} %",
-            "probability": lambda x: f"{_number(x * 100, 0)} %",
-            "times": lambda x: _number(x, 1),
-            "number": lambda x: _number(x, 0 if x == round(x) else 1),
+            "days": lambda x: self.counted("day", x),
+            "days_beyond": side(units["days_beyond"]),
+            "until_due": side(units["until_due"]),
+            "money": self.money,
+            "ratio": self.percent,
+            "probability": self.percent,
+            "times": lambda x: str(units["times"]).replace("{n}", self.number(x, 1)),
+            "number": lambda x: self.number(x, 0 if x == round(x) else 1),
             "flag": lambda x: str(units["flag"]["yes" if x >= 0.5 else "no"]),
             "weekday": lambda x: str(units["weekday"][int(np.clip(x, 1, 7)) - 1]),
         }
 
-    def _days(self, x: float) -> str:
-        one, many = self["units"]["day"]
-        return f"{_number(x, 0)} {one if abs(round(x)) == 1 else many}"
 
-    def months(self, x: int) -> str:
-        one, many = self["units"]["month"]
-        return f"{x} {one if x == 1 else many}"
+def json_texts(columns: Mapping[str, Iterable[float] | Texts | str], rows: int) -> list[str]:
+    """One JSON object per row: texts quoted, numbers as Python writes them, null for what is missing.
 
-
-def json_texts(columns: Mapping[str, Iterable[float] | Texts]) -> list[str]:
-    """One JSON object per row: texts quoted, numbers as Python writes them, null for what is missing."""
+    A column is a text for all rows, or has one figure or text for each.
+    """
     parts = []
     for name, values in columns.items():
-        column = np.asarray(values)
-        if column.dtype == object:
+        if isinstance(values, str):
+            written = np.full(rows, json.dumps(values, ensure_ascii=False), dtype=object)
+        elif (column := np.asarray(values)).dtype == object:
             written = each_once(column, lambda text: json.dumps(text, ensure_ascii=False))
         else:
-            numbers = np.round(column.astype(np.float64), 6) + 0.0
+            numbers = np.round(column.astype(np.float64), PUBLISHED_DIGITS) + 0.0
             written = each_once(
                 numbers, lambda x: "null" if math.isnan(x) else repr(int(x) if x == int(x) else x)
             )
@@ -224,14 +249,3 @@ def json_texts(columns: Mapping[str, Iterable[float] | Texts]) -> list[str]:
     for part in parts[1:]:
         joined = joined + ", " + part
     return list("{" + joined + "}")
-
-
-def _number(x: float, places: int) -> str:
-    return f"{round(x, places) + 0.0:,.{places}f}".replace("-", "−")
-
-
-@cache
-def _language(language: str) -> Mapping[str, Any]:
-    text = resources.files("clv").joinpath(f"language/{language}.yaml").read_text(encoding="utf-8")
-    content: Mapping[str, Any] = yaml.safe_load(text)
-    return content

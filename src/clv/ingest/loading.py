@@ -84,6 +84,20 @@ def load(db: Engine, config: Config, as_of: date) -> Loaded:
     )
 
 
+def customer_name(db: Engine, config: Config, as_of: date, customer_id: str) -> str | None:
+    """The name of one customer or prospect as known before `as_of`; null where none is on record.
+
+    Reads `customers` alone. Raises TableError where it cannot be read or breaks its contract.
+    """
+    load = _Load(db, config, as_of)
+    load.table("customers")
+    found = db.rows(
+        "SELECT name FROM main.customers WHERE customer_id = ? ORDER BY valid_from DESC NULLS LAST, name LIMIT 1",
+        [customer_id],
+    )
+    return found[0][0] if found else None
+
+
 def _check_settings(db: Engine, config: Config) -> None:
     if not db.rows("SELECT 1 FROM pg_timezone_names() WHERE name = $1", [config.time_zone]):
         raise ConfigError(f"time_zone: expected a name such as Europe/Berlin, found {config.time_zone!r}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from clv.errors import ModelError
 from clv.features import Feature
 from clv.models import btyd
 from clv.models.attributes import AttributeEncoder
+from clv.models.references import by_segment
 from clv.models.shapley import Attribution
 from clv.models.value_interval import QUANTILE_Z, Interval, total_log_sd
 from clv.models.value_outlook import Outlook, learn_outlooks, shares
@@ -57,6 +58,8 @@ class LifetimeValue:
     outlooks: tuple[Outlook, ...]  # further horizons, shortest first
     total_log_sd: float | None  # of the logarithm of what all customers together bring, over its forecast
     verdict: str  # how the BTYD model fared, or why the last period grades
+    segment_references: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    segment_costs: Mapping[str, float] = field(default_factory=dict)  # expected, of their reference customers
 
     @classmethod
     def fit(
@@ -122,18 +125,14 @@ class LifetimeValue:
         active = present[present["is_active"].to_numpy(bool)]
         active = active if len(active) else present
         inputs = part.inputs(active)
-        known = np.isfinite(inputs)
-        reference = tuple(
-            float(np.median(inputs[known[:, i], i])) if known[:, i].mean() > 0.5 else None
-            for i in range(inputs.shape[1])
-        )
+        segments = active["segment"].to_numpy(str) if "segment" in active else np.array([], dtype=str)
         model = cls(
             part=part,
             purchases=purchases,
             basis=basis,
             horizon_days=horizon_days,
             discount_rate_annual_ratio=rate,
-            reference=reference,
+            reference=_medians(inputs),
             reference_cost=0.0,
             level=level,
             level_parts=level_parts,
@@ -141,8 +140,22 @@ class LifetimeValue:
             outlooks=(),
             total_log_sd=None,
             verdict=verdict,
+            segment_references=by_segment(inputs, segments, _medians),
         )
-        return replace(model, reference_cost=float(np.median(model.expected_cost_to_serve(active))))
+        cost = model.expected_cost_to_serve(active)
+        return replace(
+            model,
+            reference_cost=float(np.median(cost)),
+            segment_costs=by_segment(cost, segments, lambda costs: float(np.median(costs))),
+        )
+
+    def seen_from(self, segment: str | None) -> Self:
+        """The same model held against the reference customer of a segment; itself where that has none."""
+        if segment is None or segment not in self.segment_references:
+            return self
+        return replace(
+            self, reference=self.segment_references[segment], reference_cost=self.segment_costs[segment]
+        )
 
     @property
     def mode(self) -> str:
@@ -265,7 +278,7 @@ class LifetimeValue:
             "purchases": asdict(self.purchases) if self.purchases else None,
             "interval": asdict(self.interval) if self.interval else None,
             "outlooks": [asdict(outlook) for outlook in self.outlooks],
-            **{name: getattr(self, name) for name in _PLAIN},
+            **{name: getattr(self, name) for name in (*_PLAIN, "segment_references", "segment_costs")},
         }
         files = {_STATE: json.dumps(state, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)}
         return files | ({_TREES: trees.booster} if trees else {})
@@ -286,6 +299,9 @@ class LifetimeValue:
         if purchases and state["mode"] != "tweedie":
             part = Blend(part, purchases) if isinstance(part, Trees) else purchases
         plain = {name: state[name] for name in _PLAIN} | {"reference": tuple(state["reference"])}
+        kept = state.get("segment_references", {})  # none in models of before
+        plain["segment_references"] = {name: tuple(reference) for name, reference in kept.items()}
+        plain["segment_costs"] = state.get("segment_costs", {})
         if part.mode != state["mode"] or len(part.players) != len(plain["reference"]):
             raise ModelError(
                 f"expected a lifetime-value model of {len(part.players)} inputs, found "
@@ -305,6 +321,15 @@ class LifetimeValue:
 
     def _reference_row(self) -> Floats:
         return np.array([np.nan if value is None else value for value in self.reference])
+
+
+def _medians(inputs: Floats) -> tuple[float | None, ...]:
+    """Of every input; null where most rows have none."""
+    known = np.isfinite(inputs)
+    return tuple(
+        float(np.median(inputs[known[:, i], i])) if known[:, i].mean() > 0.5 else None
+        for i in range(inputs.shape[1])
+    )
 
 
 _STATE, _TREES = "lifetime_value.json", "lifetime_value.txt"

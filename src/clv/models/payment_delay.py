@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from clv.models.payment_curve import (
     restricted_mean_days,
 )
 from clv.models.payment_features import FEATURES, NAMES, Shrinkage, Shrinkages, design, shrinkages_of
+from clv.models.references import by_segment, listed, medians
 from clv.models.shapley import Attribution, TreeShapley
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class PaymentDelay:
     cap_days: int
     support: tuple[Support, ...]
     detail: Mapping[str, float]
+    segment_references: Mapping[str, Floats] = field(default_factory=dict)
 
     KIND = "payment-delay"
 
@@ -112,12 +114,14 @@ class PaymentDelay:
                 "Give the rows of invoice_rows.customer_view."
             )
         late = open_question.drop_duplicates("invoice_id")["is_late"]
+        inputs, segments = design(typical, shrinkages), typical["segment"].to_numpy(str)
         return cls(
             late=_fit_late(open_question, shrinkages, seed, threads),
             chances=_fit_chances(rows, shrinkages, payment, seed, threads),
             shrinkages=shrinkages,
             logit_shift=shift,
-            reference=design(typical, shrinkages).median().to_numpy(np.float64),
+            reference=medians(inputs.to_numpy()),
+            segment_references=by_segment(inputs.to_numpy(), segments, medians),
             late_after_days=payment.late_after_days,
             cap_days=payment.cap_days,
             support=tuple(_support(rows, days, payment) for days in payment.thresholds_days),
@@ -194,6 +198,12 @@ class PaymentDelay:
         raw[is_late] = CERTAIN_LOGIT
         return Attribution(raw, found.raw_reference + self.logit_shift, phi)
 
+    def seen_from(self, segment: str | None) -> PaymentDelay:
+        """The same model held against the reference customer of a segment; itself where that has none."""
+        if segment is None or segment not in self.segment_references:
+            return self
+        return replace(self, reference=self.segment_references[segment])
+
     @property
     def reference_probability(self) -> float:
         """Probability of the reference customer's typical invoice."""
@@ -209,7 +219,8 @@ class PaymentDelay:
             "features": list(NAMES),
             "shrinkages": [asdict(shrunk) for shrunk in self.shrinkages],
             "logit_shift": self.logit_shift,
-            "reference": [None if np.isnan(value) else float(value) for value in self.reference],
+            "reference": listed(self.reference),
+            "segment_references": {name: listed(row) for name, row in self.segment_references.items()},
             "late_after_days": self.late_after_days,
             "cap_days": self.cap_days,
             "chances": {"level": self.chances.level, "edges_days": self.chances.edges.tolist()},
@@ -247,6 +258,10 @@ class PaymentDelay:
             cap_days=learned["cap_days"],
             support=tuple(Support(**told) for told in learned["support"]),
             detail=learned["detail"],
+            segment_references={
+                name: np.array(row, dtype=np.float64)
+                for name, row in learned.get("segment_references", {}).items()  # none in models of before
+            },
         )
 
 

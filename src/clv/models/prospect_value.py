@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import lightgbm as lgb
@@ -33,6 +33,7 @@ from clv.models.links import (
     logit_shift,
     tweedie_regression,
 )
+from clv.models.references import by_segment, listed, medians
 from clv.models.shapley import Attribution
 
 AGE = Feature("days_since_first_contact", "contact_age", 0, "days")
@@ -72,6 +73,7 @@ class ProspectValue:
     evidence_prospects: float | None
     verdict: str
     detail: Mapping[str, float]
+    segment_references: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -93,12 +95,14 @@ class ProspectValue:
         conversion = _conversion_link(rows, encoder, config.seed, threads)
         value = _value_link(values, encoder, config.seed, threads)
         people = current if len(current) else rows[rows["snapshot_date"] == rows["snapshot_date"].max()]
+        inputs, segments = _design(people, encoder), segment_of(people, config.segment).to_numpy(str)
         return cls(
             encoder=encoder,
             segment=None,
             conversion=conversion,
             value=value,
-            reference=_design(people, encoder).median().to_numpy(dtype=np.float64),
+            reference=medians(inputs.to_numpy(np.float64)),
+            segment_references=by_segment(inputs.to_numpy(np.float64), segments, medians),
             ratio_quantiles=_ratio_quantiles(values, encoder, config.seed, threads),
             evidence_prospects=None,
             verdict=f"{'small data: stumps' if small else 'trees'} and linear model, averaged on the link; "
@@ -144,6 +148,12 @@ class ProspectValue:
             verdict=f"segment means, interval widened; {_counts_text(detail)}",
             detail=detail,
         )
+
+    def seen_from(self, segment: str | None) -> Self:
+        """The same model held against the reference prospect of a segment; itself where that has none."""
+        if segment is None or segment not in self.segment_references:
+            return self
+        return replace(self, reference=self.segment_references[segment])
 
     @property
     def reference_value(self) -> float:
@@ -211,7 +221,8 @@ class ProspectValue:
             "kind": self.KIND,
             "encoder": self.encoder.to_dict(),
             "segment": None if self.segment is None else list(self.segment),
-            "reference": [None if np.isnan(x) else x for x in self.reference.tolist()],
+            "reference": listed(self.reference),
+            "segment_references": {name: listed(row) for name, row in self.segment_references.items()},
             "ratio_quantiles": self.ratio_quantiles.tolist(),
             "evidence_prospects": self.evidence_prospects,
             "verdict": self.verdict,
@@ -248,6 +259,10 @@ class ProspectValue:
             evidence_prospects=content["evidence_prospects"],
             verdict=content["verdict"],
             detail=content["detail"],
+            segment_references={
+                name: np.array([np.nan if x is None else x for x in row], dtype=np.float64)
+                for name, row in content.get("segment_references", {}).items()  # none in models of before
+            },
         )
 
     def _ratio(self, level: Floats) -> Floats:

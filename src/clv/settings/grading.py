@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from clv.pairwise import compare
 from clv.settings.base import Count, NotNegative, Positive, Ratio, Section
+from clv.settings.languages import Label
 from clv.tables import CRITERIA
 
 SCALES = ("log_z", "log_percentile")
@@ -46,7 +47,7 @@ class Standard(Section):
     attribute: str | None = None
     judgement: bool = False
     direction: Literal["higher", "lower"] = "higher"
-    label: str
+    label: Label
     unit: Literal["number", "money", "ratio"] = "number"
 
     @model_validator(mode="after")

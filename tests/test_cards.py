@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
 from clv import cards, month_facts, publish
-from clv.cards import Card
+from clv.cards import Card, wrapping
 from clv.config import Config
 from clv.errors import ConfigError
 from clv.grades import WHY_MISSING
@@ -439,3 +441,27 @@ def test_a_card_is_the_same_text_every_time(config: Config) -> None:
     one, other = (cards.as_markdown(card_of(config, "best")) for _ in range(2))
     assert one == other
     assert np.all([line == line.rstrip() or line.endswith("  ") for line in one.splitlines()])
+
+
+@given(
+    st.text(st.sampled_from("ab 12,.%−+（近个月，。；）欧元客户"), max_size=60),
+    st.integers(8, 40),
+)
+def test_lines_of_chinese_break_between_characters_and_lose_nothing(text: str, width: int) -> None:
+    found = wrapping.lines(text, width)
+    assert "".join("".join(found).split()) == "".join(text.split())
+    for line in found[1:]:
+        assert not line.startswith(tuple("，。；）")) or cell_len(line) > width or not line.strip()
+
+
+def test_a_figure_stays_with_what_it_counts() -> None:
+    text = "按得分应为 important，但暂不能列入重点等级：近 24 个月内有坏账核销。"
+    assert wrapping.lines(text, 30) == [
+        "按得分应为 important，但暂不能",
+        "列入重点等级：近 24 个月内有坏",
+        "账核销。",
+    ]
+    for width in range(10, 60):
+        for line in wrapping.lines(text, width):
+            assert not line.endswith("24")
+            assert cell_len(line) <= max(width, 12)

@@ -13,6 +13,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from clv.cards.wrapping import Paragraph
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -33,13 +35,13 @@ def as_table(card: Card) -> RenderableType:
     parts: list[RenderableType] = [head, Text(card.about, style="dim"), Text("")]
     if card.standing:
         parts.append(Text(card.standing, style="bold"))
-    parts += [Text(note) for note in card.notes]
+    parts += [Paragraph(note) for note in card.notes]
     if card.figures:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim")
         grid.add_column()
         for name, text in card.figures:
-            grid.add_row(Text(name), Text(text))
+            grid.add_row(Text(name), Paragraph(text))
         parts += [Text(""), grid]
     if card.standards:
         parts += [*_heading(card.standards_heading), _standards(card)]
@@ -54,7 +56,7 @@ def as_table(card: Card) -> RenderableType:
     for heading, lines in card.sections:
         grid = Table.grid(padding=(0, 1))
         for line in lines:
-            grid.add_row(Text(" •"), Text(line))
+            grid.add_row(Text(" •"), Paragraph(line))
         parts += [*_heading(heading), grid]
     return Group(*parts)
 
@@ -114,10 +116,8 @@ def _reasons(reasons: list[Reason], style: str) -> Table:
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column()
     for reason in reasons:
-        said = Text(reason.fact)
-        if reason.beside:
-            said.append("\n" + reason.beside, style="dim")
-        grid.add_row(Text("  " + reason.points, style=style), said)
+        said = [Paragraph(reason.fact), *([Paragraph(reason.beside, "dim")] if reason.beside else [])]
+        grid.add_row(Text("  " + reason.points, style=style), Group(*said))
     return grid
 
 

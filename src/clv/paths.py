@@ -320,8 +320,9 @@ def _overdue(measured: Measured) -> pd.Series:
 def with_potential(graded: Graded, found: pd.DataFrame, config: Config) -> Graded:
     """`graded` with `has_upgrade_potential` of the customers below the key tiers; null for key and inactive ones.
 
-    True where something that the customer can do leads to the next tier (a row of `found` with an amount), or where what is expected over the horizon is at least 1.25 times what
-    the customer brought in as many months of the last 12, and no less than the median of the next tier's members.
+    True where something that the customer can do leads to the next tier (a row of `found` with an amount), or where
+    what is expected over the horizon is at least 1.25 times what the customer brought in as many months of the last 12,
+    and no less than the median of the next tier's members.
     """
     frame = graded.frame
     names = [name for name in graded.order if name != "inactive"]

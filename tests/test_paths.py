@@ -294,7 +294,7 @@ def test_potential_is_known_below_key_alone_and_follows_its_definition(
     frame = graded.frame
     known = frame["has_upgrade_potential"].notna()
     assert (known == frame["tier"].isin(["ordinary", "small"])).all()
-    leads = frame["customer_id"].isin(found["customer_id"])
+    leads = frame["customer_id"].isin(found.loc[found["amount"].notna(), "customer_id"])
     above = {"ordinary": "main", "small": "ordinary"}
     median = frame.groupby("tier")["clv"].median()
     grows = (frame["clv"] >= 1.25 * frame["contribution_margin"].clip(lower=0)) & (

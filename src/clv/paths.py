@@ -37,7 +37,8 @@ Flags = NDArray[np.bool_]
 
 LARGEST = {"more_orders": 12, "faster_payment": 60, "better_margin": 30}
 MEMBERS_QUANTILE = 0.95
-REACH_POINTS = 8.0  # whoever is further from the edge is taken there by no plausible amount
+# Whoever is further from the edge is taken there by no plausible amount: not searched.
+REACH_POINTS = {"more_orders": 10.0, "faster_payment": 6.0, "better_margin": 7.0}
 STEPS = 8  # parts into which a search divides what is left of its range
 BLOCK_COPIES = 20_000  # customers measured at once
 ARREARS_DAYS = 30  # of the gate `arrears`
@@ -98,15 +99,19 @@ def aims_of(graded: Graded, config: Config, basis: str) -> Aims:
     edges = np.array([reach.get(name, np.nan) for name in names])
     figure = frame[cut.measure].to_numpy(np.float64, na_value=np.nan)
     edge = edges[target]
-    near = edge - figure <= REACH_POINTS if cut.measure == "composite_score" else np.isfinite(figure)
     labels = np.array(names, dtype=object)
     is_key = np.isin(labels[target], list(graded.key))
     gate = frame["gate"].astype("object").where(frame["gate"].notna(), None)
     movable = frame["gate"].isna() | frame["gate"].isin(_OPENED_BY_LEVERS)
-    chosen = (level > 0) & near & frame["override_tier"].isna().to_numpy(bool)
+    chosen = (level > 0) & frame["override_tier"].isna().to_numpy(bool)
     chosen &= movable.to_numpy(bool) | ~is_key
     chosen &= (figure < edge) | (is_key & frame["gate"].notna().to_numpy(bool))
     chosen &= ~(frame["is_provisional"].to_numpy(bool) & (target == 0))
+    bounds = _bounds(frame, level, target, basis)
+    if cut.measure == "composite_score":
+        bounds = {
+            name: np.where(edge - figure <= REACH_POINTS[name], most, 0) for name, most in bounds.items()
+        }
     found = pd.DataFrame(
         {
             "customer_id": frame["customer_id"],
@@ -114,7 +119,7 @@ def aims_of(graded: Graded, config: Config, basis: str) -> Aims:
             "edge": edge,
             "is_key": is_key,
             "gate": gate,
-            **_bounds(frame, level, target, basis),
+            **bounds,
         }
     )
     bounded = (found[list(LEVERS)] > 0).any(axis=1).to_numpy(bool)
@@ -311,8 +316,9 @@ def _overdue(measured: Measured) -> pd.Series:
 def with_potential(graded: Graded, found: pd.DataFrame, config: Config) -> Graded:
     """`graded` with `has_upgrade_potential` of the customers below the key tiers; null for key and inactive ones.
 
-    True where a lever leads to the next tier, or where what is expected over the horizon is at least 1.25 times what
-    the customer brought in as many months of the last 12, and no less than the median of the next tier's members.
+    True where something that the customer can do leads to the next tier (a row of `found` with an amount), or where
+    what is expected over the horizon is at least 1.25 times what the customer brought in as many months of the last 12,
+    and no less than the median of the next tier's members.
     """
     frame = graded.frame
     names = [name for name in graded.order if name != "inactive"]
@@ -324,7 +330,7 @@ def with_potential(graded: Graded, found: pd.DataFrame, config: Config) -> Grade
     median = np.array([_median(clv[level == above]) for above in range(len(names))] + [np.nan])
     with np.errstate(invalid="ignore"):
         grows = (clv >= GROWTH_RATIO * np.maximum(present, 0.0)) & (clv >= median[np.maximum(level - 1, -1)])
-    leads = frame["customer_id"].isin(found["customer_id"]).to_numpy(bool)
+    leads = frame["customer_id"].isin(found.loc[found["amount"].notna(), "customer_id"]).to_numpy(bool)
     potential = pd.Series(grows | leads, index=frame.index, dtype="boolean").mask(~below_key)
     return replace(graded, frame=frame.assign(has_upgrade_potential=potential))
 

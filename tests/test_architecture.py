@@ -27,7 +27,7 @@ ORDER = (
     ("invoice_rows", "portfolio"),
     ("customers",),
     ("models",),
-    ("evaluation",),
+    ("evaluation", "field_audit"),
     ("scales", "firmness", "policies"),
     ("composite", "tiers"),
     ("groups", "quadrants"),

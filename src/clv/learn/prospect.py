@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clv import prospects
 from clv.errors import ModelError
 from clv.evaluation import Report, prospect_report
+from clv.field_audit import audit_fields
 from clv.learn.learned import Learned, probability_gate
 from clv.models.prospect_value import ProspectValue, baselines
 from clv.period import see
@@ -57,7 +58,7 @@ def learn_prospect_value(db: Engine, as_of: date, config: Config) -> Learned[Pro
     see(db, as_of)
     if not config.known_at_first_contact:
         return None
-    prospects.audit_fields(db, config.attributes)
+    audit_fields(db, config.attributes, config.seed)
     try:
         rows, values = _training(db, as_of, config)
         fallback = ProspectValue.segment_means(rows, values, config)

@@ -18,7 +18,7 @@ from clv.errors import ConfigError
 from clv.models.attributes import AttributeEncoder
 from clv.models.boosting import train_trees
 from clv.models.links import Floats, Link, logistic
-from clv.models.prospect_value import CONVERSION
+from clv.models.prospect_parts import CONVERSION
 from clv.warehouse import quote
 
 if TYPE_CHECKING:

@@ -47,9 +47,7 @@ class LevelEffects:
         return np.nan_to_num(np.column_stack(columns)) if columns else np.zeros((len(rows), 0))
 
 
-def out_of_fold(
-    rows: pd.DataFrame, outcome: Floats, names: Sequence[str], scale: Scale, seed: int
-) -> Floats:
+def out_of_fold(rows: pd.DataFrame, outcome: Floats, names: Sequence[str], scale: Scale, seed: int) -> Floats:
     """What `transform` says of the rows themselves, each learned without the rows of its own customer."""
     found = np.zeros((len(rows), len(names)))
     if names:

@@ -190,6 +190,15 @@ def effects_table(effects: Floats, intercept: float) -> Linear:
     return Linear(zeros.astype(np.bool_), zeros, ones, zeros, zeros, ones, effects, intercept)
 
 
+def beside(first: Linear, second: Linear) -> Linear:
+    """The sum of two predictors over the inputs of the one, then those of the other."""
+    joined = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)])
+        for name in ("is_logged", *_NUMBERS)
+    }
+    return Linear(**joined, intercept=first.intercept + second.intercept)
+
+
 def logit_shift(raw: Floats, rate: float) -> float:
     """The constant c, within ±MAX_LOGIT, at which the mean of expit(raw + c) is `rate`."""
     low, high = -MAX_LOGIT, MAX_LOGIT

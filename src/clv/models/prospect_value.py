@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import lightgbm as lgb
@@ -23,8 +23,18 @@ from clv.errors import ModelError
 from clv.features import Feature, segment_of
 from clv.models.attributes import AttributeEncoder
 from clv.models.level_effects import LevelEffects
-from clv.models.links import Floats, Linear, Link, effects_table, logistic, tweedie_regression
+from clv.models.links import (
+    Floats,
+    Linear,
+    Link,
+    beside,
+    effects_table,
+    logistic,
+    logit_shift,
+    tweedie_regression,
+)
 from clv.models.prospect_parts import (
+    AGE,
     QUANTILES,
     SMALL_PROSPECTS,
     Inputs,
@@ -96,9 +106,11 @@ class ProspectValue:
     def segment_means(cls, rows: pd.DataFrame, values: pd.DataFrame, config: Config) -> Self:
         """The fallback: conversion rate and mean value by segment, shrunk to the overall ones.
 
-        (n x + k m) / (n + k), k estimated from the data. Conversions get half an event of prior, and the interval
-        the 90 % point of the rate's Beta posterior instead of the rate. Raises ModelError without a single
-        prospect or a single matured value: then nothing can be said.
+        (n x + k m) / (n + k), k estimated from the data. On the logit the rate falls or rises with the age of the
+        contact, by ridge logistic regression on it alone: else those contacted long ago, of whom hardly any order, got
+        the rate of the fresh. Conversions get half an event of prior, and the interval the 90 % point of the rate's
+        Beta posterior instead of the rate. The reference is a prospect of no segment and of the median age. Raises
+        ModelError without a single prospect or a single matured value: then nothing can be said.
         """
         detail = _counts(rows, values)
         if not detail["prospects"] or not detail["values"] or not float(values["value"].sum()):
@@ -114,8 +126,14 @@ class ProspectValue:
         mean = float(values["value"].mean())
         rates, k = _shrunk_means(rows, "converted", encoder, segment, rate)
         means, _ = _shrunk_means(values, "value", encoder, segment, mean)
-        conversion = Link(None, effects_table(logit(rates) - logit(rate), float(logit(rate))), 0.0)
-        value = Link(None, effects_table(np.log(means / mean), float(np.log(mean))), 0.0)
+        ages = rows[[AGE.name]].to_numpy(dtype=np.float64)
+        is_newest = (rows["snapshot_date"] == rows["snapshot_date"].max()).to_numpy()
+        by_age = logistic(ages, rows["converted"].to_numpy(dtype=np.float64), (AGE,), exposures(rows))
+        effects = effects_table(logit(rates) - logit(rate), 0.0)
+        conversion = Link(None, beside(by_age, effects), 0.0)
+        raw = conversion.raw(_segment_design(rows, encoder, segment).to_numpy(dtype=np.float64))
+        conversion = replace(conversion, shift=logit_shift(raw, rate))
+        value = Link(None, effects_table(np.log(np.append(mean, means) / mean), float(np.log(mean))), 0.0)
         expected = np.exp(value.raw(_segment_design(values, encoder, segment).to_numpy(dtype=np.float64)))
         ratios = values["value"].to_numpy(dtype=np.float64) / expected
         prospects_per_segment = detail["prospects"] / max(len(rates), 1)
@@ -124,7 +142,7 @@ class ProspectValue:
             segment=segment,
             conversion=conversion,
             value=value,
-            reference=np.zeros(len(rates)),
+            reference=np.append(np.median(ages[is_newest]), np.zeros(len(rates))),
             ratio_quantiles=np.quantile(ratios, QUANTILES),
             evidence_prospects=min(prospects_per_segment + k, detail["prospects"]),
             verdict=f"segment means, interval widened; {_counts_text(detail)}",
@@ -145,7 +163,7 @@ class ProspectValue:
     @property
     def features(self) -> tuple[Feature, ...]:
         """The columns of the attributions, in order."""
-        return self.encoder.features() if self.segment is not None else self.inputs.features
+        return self.inputs.features
 
     def design(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The model's inputs, float64: one column per feature, the rows as given."""
@@ -299,7 +317,9 @@ def _with_segment(rows: pd.DataFrame, segment: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _segment_design(rows: pd.DataFrame, encoder: AttributeEncoder, segment: tuple[str, ...]) -> pd.DataFrame:
-    return encoder.transform(_with_segment(rows, segment))
+    encoded = encoder.transform(_with_segment(rows, segment))
+    encoded.insert(0, AGE.name, rows[AGE.name].astype("float64"))
+    return encoded
 
 
 def _shrunk_means(
@@ -310,7 +330,7 @@ def _shrunk_means(
     k = variance within / variance between the levels (method of moments), n counted in customers: the snapshots of
     one are not so many observations.
     """
-    flags = _segment_design(rows, encoder, segment).to_numpy(dtype=np.float64)
+    flags = encoder.transform(_with_segment(rows, segment)).to_numpy(dtype=np.float64)
     observed = rows[column].to_numpy(dtype=np.float64)
     customers = rows["customer_id"]
     levels = [flags[:, j] == 1 for j in range(flags.shape[1])]

@@ -28,7 +28,7 @@ ORDER = (
     ("scenario", "levers"),
     ("customers",),
     ("models",),
-    ("evaluation",),
+    ("evaluation", "field_audit"),
     ("scales", "firmness", "policies"),
     ("composite", "tiers", "edges"),
     ("groups", "quadrants"),

@@ -97,6 +97,22 @@ def test_the_demo_keeps_what_sales_write_later_from_the_models() -> None:
             )
             for column in ("gender", '"Sex"', "dateOfBirth", "cust_nationality")
         ),
+        *(
+            (
+                CUSTOMERS | {"attributes": {name: {"type": kind, "known_at": "first_contact"}}},
+                f"attributes.{name}: what is spent on a lead is the company's decision",
+            )
+            for name, kind in (
+                ("campaign", "number"),
+                ("lead_costs", "number"),
+                ("budget_eur", "number"),
+                ("got_voucher", "flag"),
+            )
+        ),
+        (
+            CUSTOMERS | {"attributes": {"industry": CATEGORY | {"effect": "raises"}}},
+            "attributes.industry: effect: is of a number or a flag",
+        ),
         (CUSTOMERS | {"attributes": {"sales_rep": CATEGORY}}, "is a core column already"),
         (CUSTOMERS | {"attributes": {"Lead Source": CATEGORY}}, "attributes.Lead Source"),
         ({"segment": ["industry"]}, "segment: 'industry' must be a declared attribute"),
@@ -195,3 +211,20 @@ def test_late_money_is_charged_once() -> None:
 def test_a_column_that_only_resembles_a_protected_one_is_an_attribute(saved: Any, column: str) -> None:
     sources = CUSTOMERS["sources"] | {"customers": {"path": "x", "columns": {"kind": column}}}
     assert load(saved(sources=sources, attributes={"kind": CATEGORY})).attributes.keys() == {"kind"}
+
+
+def test_what_we_spend_on_a_lead_is_declared_as_our_decision_and_kept_from_the_models(saved: Any) -> None:
+    number = {"type": "number"}
+    known = load(
+        saved(
+            sources=CUSTOMERS["sources"],
+            attributes={
+                "campaign_cost": number | {"known_at": "our_decision"},
+                "calls_cost": number | {"known_at": "after_contact"},
+                "budget": number | {"known_at": "first_contact", "checked": "the lead's own, from the form"},
+                "campaign": CATEGORY,  # which campaign a lead came by
+                "costa_rica": number | {"known_at": "first_contact"},
+            },
+        )
+    ).known_at_first_contact
+    assert known.keys() == {"budget", "campaign", "costa_rica"}

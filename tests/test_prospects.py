@@ -10,16 +10,12 @@ import pandas as pd
 import pytest
 
 from clv import period, prospects
-from clv.config import Attribute, Config
-from clv.errors import ConfigError, ModelError
+from clv.config import Config
+from clv.errors import ModelError
 from clv.tables import CORE
 from clv.warehouse import Engine, workspace
 
 AS_OF = date(2025, 1, 1)
-
-
-def attribute(kind: str, known_at: str = "first_contact") -> Attribute:
-    return Attribute.model_validate({"type": kind, "known_at": known_at})
 
 
 def settings(**sections: object) -> Config:
@@ -284,65 +280,37 @@ def test_a_judgement_expires_and_the_newest_valid_one_counts(db: Engine) -> None
     }
 
 
-def people(db: Engine) -> None:
-    """200 contacted, half of them customers, with fields that were filled at different moments."""
-    converted = np.arange(200) % 2 == 0
-    noise = np.random.default_rng(5).random(200)
-    frame = pd.DataFrame(
-        {
-            "customer_id": [f"c{i:03d}" for i in range(200)],
-            "industry": np.where(noise < 0.3 + 0.4 * converted, "Retail", "Food"),
-            "sales_status": np.where(converted, "won", np.where(noise < 0.05, "won", "lost")),
-            "payment_terms": np.where(converted & (noise < 0.6), "30 days", None),
-            "calls": np.where(converted, 10 + noise, noise),
-            "rare_field": np.where(np.arange(200) == 4, "filled", None),
-            "first_visits": noise + 0.5 * converted,
-        }
+def version(db: Engine, customer: str, contacted: str, valid_from: str, industry: str) -> None:
+    db.run(
+        "INSERT INTO main.customers (customer_id, first_contact_date, valid_from, industry) VALUES (?, ?, ?, ?)",
+        [customer, contacted, valid_from, industry],
     )
-    for name in frame.columns[2:]:
-        db.run(
-            f"ALTER TABLE main.customers ADD COLUMN {name} {'DOUBLE' if frame[name].dtype == float else 'VARCHAR'}"
-        )
-    db.append("main.customers", frame.assign(first_contact_date=date(2024, 1, 1)))
-    db.append(
-        "main.order_lines",
-        pd.DataFrame(
-            {"order_id": "o", "customer_id": frame.loc[converted, "customer_id"], "net_amount": 1}
-        ).assign(order_date=date(2024, 3, 1)),
-    )
+
+
+def test_training_reads_the_attribute_that_was_known_at_the_snapshot(db: Engine) -> None:
+    order(db, "first of all", "2022-12-31")
+    version(db, "lead", "2024-05-01", "2024-05-01", "Food")
+    version(db, "lead", "2024-05-01", "2024-07-15", "Retail")
+    rows = prospects.training_rows(db, AS_OF, settings()).rows
+    known = dict(zip(rows["snapshot_date"].dt.date, rows["industry"], strict=True))
+    assert known[date(2024, 7, 5)] == "Food"
+    assert known[date(2024, 8, 4)] == "Retail"
+
+
+def test_value_goes_with_the_attribute_known_when_the_first_order_came(db: Engine) -> None:
+    for customer in ("buyer", "on the day", "late row"):
+        order(db, customer, "2023-03-01", 100)
+    version(db, "buyer", "2023-01-01", "2023-01-01", "unknown")
+    version(db, "buyer", "2023-01-01", "2023-02-01", "Food")
+    version(db, "buyer", "2023-01-01", "2023-06-01", "key account")
+    version(db, "on the day", "2023-01-01", "2023-01-01", "open")
+    version(db, "on the day", "2023-01-01", "2023-03-01", "won")
+    version(db, "late row", "2023-01-01", "2023-08-01", "first")
+    version(db, "late row", "2023-01-01", "2023-09-01", "second")
     period.see(db, AS_OF)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "evidence"),
-    [
-        ("sales_status", "category", "AUC"),
-        ("calls", "number", "AUC of 1.000"),
-        ("payment_terms", "category", "filled for"),
-    ],
-)
-def test_a_field_that_betrays_the_outcome_is_refused_with_the_evidence(
-    db: Engine, name: str, kind: str, evidence: str
-) -> None:
-    people(db)
-    with pytest.raises(ConfigError, match=rf"attributes\.{name}: .*{evidence}"):
-        prospects.audit_fields(db, {name: attribute(kind)})
-    prospects.audit_fields(db, {name: attribute(kind, "after_contact")})
-
-
-def test_honest_fields_pass_the_audit(db: Engine) -> None:
-    people(db)
-    prospects.audit_fields(
-        db,
-        {
-            "industry": attribute("category"),
-            "first_visits": attribute("number"),
-            "rare_field": attribute("category"),
-        },
-    )
-
-
-def test_the_audit_is_silent_on_too_few_rows(db: Engine) -> None:
-    people(db)
-    db.run("DELETE FROM main.customers WHERE customer_id > 'c030'")
-    prospects.audit_fields(db, {"calls": attribute("number")})
+    rows = prospects.conversion_values(db, AS_OF, 12, 0.10)
+    assert dict(zip(rows["customer_id"], rows["industry"], strict=True)) == {
+        "buyer": "Food",
+        "on the day": "open",
+        "late row": "first",
+    }

@@ -20,7 +20,8 @@ from clv.models.lifetime_value import LifetimeValue
 from clv.models.payment_delay import PaymentDelay
 from clv.models.payment_features import NAMES as PAYMENT_NAMES
 from clv.models.payment_features import RATIOS
-from clv.models.prospect_value import AGE, ProspectValue
+from clv.models.prospect_parts import AGE
+from clv.models.prospect_value import ProspectValue
 from clv.models.value_parts import BTYD_INPUTS
 from clv.period import UNEQUAL_MONTHS_DAYS
 from clv.pyfunc import read_model

@@ -34,6 +34,12 @@ PROTECTED = re.compile(
     r"age|birth|birthday|birthdate|sex|gender|nationality|ethnic\w*|religio\w*|health|disab\w+|marital|married"
 )
 
+# What a company decides to spend on a lead says nothing of the lead.
+OUR_DECISION = re.compile(
+    r"spen[dt]|spending|costs?|budget|bids?|discounts?|rebates?|vouchers?|coupons?|bonus|incentives?|promotions?|promo|"
+    r"campaigns?|commissions?|cac"
+)
+
 
 class Source(Section):
     """Where one core table comes from, and how its columns are named there.
@@ -65,12 +71,23 @@ class Source(Section):
 class Attribute(Section):
     """A further column of `customers`, with its type and the moment at which it is known.
 
-    `label`: what people call it, one text or one by language, `{en: industry, zh: 行业}`.
+    Only what is known at first contact is a feature; `our_decision` is what the company chose to do for or spend on
+    a lead. `effect`: with a higher number (a set flag) the value of a prospect never falls, or never rises.
+    `checked`: why the attribute is the lead's own and known at first contact although its name or its figures say
+    otherwise. `label`: what people call it, one text or one by language, `{en: industry, zh: 行业}`.
     """
 
     type: Literal["category", "number", "flag"]
-    known_at: Literal["first_contact", "after_contact"]
+    known_at: Literal["first_contact", "after_contact", "our_decision"]
     label: languages.Label | None = None
+    effect: Literal["raises", "lowers"] | None = None
+    checked: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _only_quantities_have_an_effect(self) -> Self:
+        if self.effect is not None and self.type == "category":
+            raise ValueError("effect: is of a number or a flag; a category has no higher values")
+        return self
 
 
 class ContractSettings(Section):
@@ -231,11 +248,19 @@ class Config(Section):
                         f"sources.{name}.columns: unknown column {_with_nearest(column, allowed)}"
                     )
         mapped = self.sources["customers"].columns if "customers" in self.sources else {}
-        for name in self.attributes:
-            if _is_protected(name) or _is_protected(mapped.get(name, "").strip('"')):
+        for name, attribute in self.attributes.items():
+            named = (name, mapped.get(name, "").strip('"'))
+            if any(_names(PROTECTED, column) for column in named):
                 raise ValueError(
                     f"attributes.{name}: a person's age, sex, nationality or health is refused as a feature; "
                     "remove it"
+                )
+            is_feature = attribute.known_at == "first_contact" and attribute.type != "category"
+            if is_feature and not attribute.checked and any(_names(OUR_DECISION, column) for column in named):
+                raise ValueError(
+                    f"attributes.{name}: what is spent on a lead is the company's decision, not the lead's trait, and "
+                    "refused as a feature; declare it known_at: our_decision, or, where it is the lead's own, say "
+                    "under checked how that is known"
                 )
             if name in CORE["customers"].names:
                 raise ValueError(f"attributes.{name}: is a core column already; choose another name")
@@ -328,10 +353,10 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError("\n".join(_sentences(error, str(path)))) from error
 
 
-def _is_protected(column: str) -> bool:
-    """Whether one of the words in a column's name is PROTECTED; an expression is no name."""
+def _names(pattern: re.Pattern[str], column: str) -> bool:
+    """Whether one of the words in a column's name fits the pattern; an expression is no name."""
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", column).lower().split("_")
-    return column.isidentifier() and any(PROTECTED.fullmatch(word) for word in words)
+    return column.isidentifier() and any(pattern.fullmatch(word) for word in words)
 
 
 def _apply(content: Any, override: str) -> None:

@@ -102,6 +102,7 @@ def see(db: Engine, as_of: date) -> None:
     Later dates on a visible row (the end of a dispute) are blank. Customers first contacted on or after
     `as_of` are absent unless they had ordered already. Of a dated customer (`valid_from`) the latest row known
     before `as_of` shows; one who had ordered before any row was known shows with the identifier alone.
+    `past.customer_versions` holds every row of customers known by then.
     """
     _views(db, "past", as_of, start=None)
 
@@ -138,10 +139,13 @@ def _views(db: Engine, schema: str, end: date, start: date | None) -> None:
         return
     db.run(f"CREATE OR REPLACE VIEW {schema}.products AS SELECT * FROM main.products")
     db.run(f"""
+        CREATE OR REPLACE VIEW {schema}.customer_versions AS
+        SELECT * FROM main.customers WHERE valid_from IS NULL OR valid_from < DATE '{end}'
+    """)
+    db.run(f"""
         CREATE OR REPLACE VIEW {schema}.customers AS
         WITH known AS (
-            SELECT * FROM main.customers
-            WHERE valid_from IS NULL OR valid_from < DATE '{end}'
+            SELECT * FROM {schema}.customer_versions
             QUALIFY row_number() OVER (PARTITION BY customer_id ORDER BY valid_from DESC NULLS LAST) = 1
         ), buyers AS (
             SELECT DISTINCT customer_id FROM {schema}.order_lines

@@ -5,7 +5,6 @@ An order is any row of order_lines: with the first one, whatever its sign, someb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -13,18 +12,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from clv import period
-from clv.errors import ConfigError, ModelError
+from clv.errors import ModelError
 from clv.tables import CORE
 from clv.warehouse import quote
 
 if TYPE_CHECKING:
-    from clv.config import Attribute, Config
+    from clv.config import Config
     from clv.warehouse import Engine
-
-AUDIT_MIN_ROWS = 20  # of converted and of unconverted, and of a level that may speak for itself
-AUDIT_MAX_AUC = 0.95
-AUDIT_FILL_RATIO = 0.05  # unconverted filled this rarely, relative to converted
-AUDIT_BINS = 20
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,8 @@ def conversion_values(
 ) -> pd.DataFrame:
     """What converted prospects were worth: one row per customer whose first `value_months` have ended by `as_of`.
 
-    Columns: customer_id, days_since_first_contact (at the first order), the attributes, and `value`: Σ of the
+    Columns: customer_id, days_since_first_contact (at the first order), the attributes as known when the first order
+    came (their first row where none was), and `value`: Σ of the
     lines' value over the value_months from the first order, discounted to it at the annual effective rate, in the
     reporting currency. A negative sum counts as 0, which the Tweedie likelihood asks for: the expected value of
     those who lose money is overstated until their history speaks. Left out are customers without a first contact
@@ -154,10 +149,17 @@ def conversion_values(
             FROM matured AS f JOIN past.order_lines AS l ON l.customer_id = f.customer_id
             WHERE f.value_end <= DATE '{as_of}' AND l.order_date < f.value_end
             GROUP BY f.customer_id, f.first_order_date
+        ),
+        known AS (
+            SELECT c.*
+            FROM past.customer_versions AS c JOIN valued AS v ON v.customer_id = c.customer_id
+            QUALIFY row_number() OVER (PARTITION BY c.customer_id ORDER BY
+                coalesce(c.valid_from < v.first_order_date, true) DESC,
+                CASE WHEN c.valid_from < v.first_order_date THEN c.valid_from END DESC NULLS LAST, c.valid_from) = 1
         )
         SELECT c.customer_id, date_diff('day', c.first_contact_date, v.first_order_date) AS days_since_first_contact
                {_attributes_sql(db)}, CAST(greatest(v.value, 0) AS DOUBLE) AS value
-        FROM valued AS v JOIN past.customers AS c ON c.customer_id = v.customer_id
+        FROM valued AS v JOIN known AS c ON c.customer_id = v.customer_id
         WHERE c.first_contact_date <= v.first_order_date {observable}
         ORDER BY c.customer_id
     """)
@@ -178,20 +180,6 @@ def judgements_valid(db: Engine, as_of: date, criterion: str = "prospect") -> pd
             ORDER BY judged_date DESC, judged_by, score DESC, valid_until DESC NULLS FIRST, note NULLS LAST) = 1
         ORDER BY customer_id
     """)
-
-
-def audit_fields(db: Engine, attributes: Mapping[str, Attribute]) -> None:
-    """Refuse an attribute that claims to be known at first contact but betrays who became a customer.
-
-    Two signs, among everybody ever contacted (`past` shows the date): it is filled (almost) only for those who have
-    ordered, or by itself it tells them from the others with an AUC of 0.95 or more (levels of at least 20 rows
-    ranked by their conversion rate, numbers in up to 20 bins; rarer levels together, nulls a level of their own).
-    Nothing that is known at first contact does either. Needs 20 converted and 20 unconverted rows to speak.
-    Raises ConfigError naming the attribute and the evidence.
-    """
-    for name, attribute in attributes.items():
-        if attribute.known_at == "first_contact":
-            _audit(name, _counts_by_level(db, name, attribute))
 
 
 def _prospects_sql(db: Engine, as_of: date) -> str:
@@ -228,49 +216,3 @@ def _outcomes(db: Engine, snapshot: date, conversion_days: int, as_of: date) -> 
         WHERE f.first_order_date IS NULL OR f.first_order_date >= DATE '{snapshot}'
         ORDER BY p.customer_id
     """)
-
-
-def _counts_by_level(db: Engine, name: str, attribute: Attribute) -> pd.DataFrame:
-    """One row per level of an attribute (null = not filled): counts of converted and of unconverted customers."""
-    column = quote(name)
-    level = f"CAST({column} AS VARCHAR)"
-    if attribute.type == "number":
-        rank = f"rank() OVER (PARTITION BY {column} IS NULL ORDER BY {column}) - 1"
-        filled = f"count({column}) OVER ()"
-        bins = f"greatest(1, least({AUDIT_BINS}, {filled} // {AUDIT_MIN_ROWS}))"
-        level = f"CASE WHEN {column} IS NOT NULL THEN CAST(({rank}) * {bins} // {filled} AS VARCHAR) END"
-    return db.frame(f"""
-        WITH people AS (
-            SELECT {level} AS level, customer_id IN (SELECT customer_id FROM past.order_lines) AS converted
-            FROM past.customers WHERE first_contact_date IS NOT NULL
-        )
-        SELECT level, count(*) FILTER (converted) AS converted, count(*) FILTER (NOT converted) AS unconverted
-        FROM people GROUP BY level ORDER BY level
-    """)
-
-
-def _audit(name: str, levels: pd.DataFrame) -> None:
-    converted, unconverted = int(levels["converted"].sum()), int(levels["unconverted"].sum())
-    if min(converted, unconverted) < AUDIT_MIN_ROWS:
-        return
-    filled = levels[levels["level"].notna()]
-    filled_converted, filled_unconverted = int(filled["converted"].sum()), int(filled["unconverted"].sum())
-    expected = filled_converted / converted * unconverted
-    remedy = "Declare it known_at: after_contact, or map what was known at first contact."
-    if expected >= AUDIT_MIN_ROWS / 2 and filled_unconverted <= AUDIT_FILL_RATIO * expected:
-        raise ConfigError(
-            f"attributes.{name}: expected a field known at first contact, found it filled for {filled_converted} "
-            f"of {converted} who became customers and {filled_unconverted} of {unconverted} who did not. {remedy}"
-        )
-    rare = levels[["converted", "unconverted"]].sum(axis=1) < AUDIT_MIN_ROWS
-    kept = levels.loc[~rare, ["converted", "unconverted"]].astype("float64")
-    if rare.any():
-        kept.loc[len(levels)] = levels.loc[rare, ["converted", "unconverted"]].sum().astype("float64")
-    kept = kept.loc[(kept["converted"] / kept.sum(axis=1)).sort_values(kind="stable").index]
-    below = kept["unconverted"].cumsum() - kept["unconverted"] / 2  # ties count one half
-    auc = float((kept["converted"] * below).sum() / (converted * unconverted))
-    if auc >= AUDIT_MAX_AUC:
-        raise ConfigError(
-            f"attributes.{name}: expected a field known at first contact, found that alone it tells {converted} who "
-            f"became customers from {unconverted} who did not with an AUC of {auc:.3f}. {remedy}"
-        )

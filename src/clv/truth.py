@@ -34,7 +34,8 @@ class Truth:
     `customers`: a row per customer with `expected_net_revenue_12m`, `expected_contribution_12m` (both discounted, the
     latter after product cost, freight and handling) and
     `late_payment_probability` (of the next three months); `invoices`: `late_payment_probability` of each, at its
-    issue; `prospects`: `conversion_probability_90d`, `expected_contribution_12m`.
+    issue; `prospects`: `conversion_probability_90d`, and the two expectations of the 12 months from a first order
+    within 90 days, times its probability.
     """
 
     customers: pd.DataFrame
@@ -63,11 +64,11 @@ def read(db: Engine, config: Config, as_of: date) -> Truth:
         [(rate,)] = db.rows(
             "SELECT CAST(sum(variable_cost) / sum(net_amount) AS DOUBLE) FROM main.order_lines"
         )
-        customers["expected_contribution_12m"] -= rate * customers["expected_net_revenue_12m"]
+        prospects = db.frame(f"SELECT * FROM simulated.truth.prospects {of_day} ORDER BY customer_id")
+        for expected in (customers, prospects):
+            expected["expected_contribution_12m"] -= rate * expected["expected_net_revenue_12m"]
         return Truth(
-            customers,
-            db.frame("SELECT * FROM simulated.truth.invoices ORDER BY invoice_id"),
-            db.frame(f"SELECT * FROM simulated.truth.prospects {of_day} ORDER BY customer_id"),
+            customers, db.frame("SELECT * FROM simulated.truth.invoices ORDER BY invoice_id"), prospects
         )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clv import prospects
 from clv.errors import ModelError
 from clv.evaluation import Report, prospect_report
+from clv.field_audit import audit_fields
 from clv.learn.learned import Learned, probability_gate
 from clv.models.prospect_value import ProspectValue, baselines
 from clv.period import see
@@ -57,9 +58,9 @@ def learn_prospect_value(db: Engine, as_of: date, config: Config) -> Learned[Pro
     see(db, as_of)
     if not config.known_at_first_contact:
         return None
-    prospects.audit_fields(db, config.attributes)
+    audit_fields(db, config.attributes, config.seed)
     try:
-        rows, values = _training(db, as_of, config)
+        rows, values = training_tables(db, as_of, config)
         fallback = ProspectValue.segment_means(rows, values, config)
     except ModelError:
         see(db, as_of)
@@ -97,7 +98,7 @@ def try_prospect_value(
     or there is too little to learn from.
     """
     see(db, as_of)
-    rows, values = _training(db, as_of, config)
+    rows, values = training_tables(db, as_of, config)
     current = prospects.prospect_rows(db, as_of)
     model = ProspectValue.fit(rows, values, config, config.engine.threads, current)
     test = prospects.prospect_outcomes(future or db, as_of, config.prospect.conversion_days, known_at)
@@ -107,7 +108,8 @@ def try_prospect_value(
     return ProspectTrial(test, {"model": model.predict(test)} | baselines(rows, values, config, test))
 
 
-def _training(db: Engine, as_of: date, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+def training_tables(db: Engine, as_of: date, config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the model learns from at `as_of`, which `past` must show: prospects.training_rows and conversion_values."""
     training = prospects.training_rows(db, as_of, config)
     values = prospects.conversion_values(
         db,

@@ -22,6 +22,8 @@ MAX_LEVELS = 20
 MIN_ROWS_OF_LEVEL = 20
 MIN_ROWS_OF_LEVEL_SMALL = 5
 SMALL_ROWS = 1000
+CROWDED_RATIO = 0.10  # of those who have a level: so many without a flag of it
+MONOTONE = {"raises": 1, "lowers": -1, None: 0}
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class _Column:
     name: str
     type: str  # 'category', 'number' or 'flag'
     levels: tuple[str, ...] = ()  # of a category: those with a column of their own
+    monotone: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class AttributeEncoder:
                 frequent = counts[counts >= enough]
                 ranked = sorted(frequent.items(), key=lambda item: (-item[1], item[0]))
                 levels = tuple(str(level) for level, _ in ranked[:MAX_LEVELS])
-            columns.append(_Column(name, attribute.type, levels))
+            columns.append(_Column(name, attribute.type, levels, MONOTONE[attribute.effect]))
         return cls(tuple(columns))
 
     def features(self) -> tuple[Feature, ...]:
@@ -74,8 +77,18 @@ class AttributeEncoder:
                 else [column.name]
             )
             unit = "number" if column.type == "number" else "flag"
-            features += [Feature(name, f"attribute:{column.name}", 0, unit) for name in names]
+            features += [Feature(name, f"attribute:{column.name}", column.monotone, unit) for name in names]
         return tuple(features)
+
+    def crowded(self, frame: pd.DataFrame) -> list[str]:
+        """Categories of which at least a tenth of those with a level have one without a flag."""
+        found = []
+        for column in self.columns:
+            if column.type == "category":
+                levels = _texts(_column(frame, column.name)).dropna()
+                if len(levels) and float((~levels.isin(column.levels)).mean()) >= CROWDED_RATIO:
+                    found.append(column.name)
+        return found
 
     def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The columns of `features`, float64, with the index of `frame`; infinite numbers count as null.
@@ -98,7 +111,12 @@ class AttributeEncoder:
         """The encoding as JSON types."""
         return {
             "columns": [
-                {"name": column.name, "type": column.type, "levels": list(column.levels)}
+                {
+                    "name": column.name,
+                    "type": column.type,
+                    "levels": list(column.levels),
+                    "monotone": column.monotone,
+                }
                 for column in self.columns
             ]
         }
@@ -108,7 +126,7 @@ class AttributeEncoder:
         """The encoder that `to_dict` wrote."""
         return cls(
             tuple(
-                _Column(column["name"], column["type"], tuple(column["levels"]))
+                _Column(column["name"], column["type"], tuple(column["levels"]), column["monotone"])
                 for column in content["columns"]
             )
         )

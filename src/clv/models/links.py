@@ -112,24 +112,46 @@ def logistic(X: Floats, y: Floats, features: Sequence[Feature], exposures: float
     """Ridge logistic regression of `y` (0/1) on standardised `X`; `exposures`: rows that one customer fills.
 
     The rows of one customer say nearly the same thing: they weigh together like one row against the prior.
-    Where all `y` are equal it is constant.
+    Where all `y` are equal it is constant. Monotone features keep their sign (see `_signed`).
     """
     prepared = _standardise(X, features)
     if y.min() == y.max():
         return replace(prepared, intercept=MAX_LOGIT if y.max() else -MAX_LOGIT)
-    model = LogisticRegression(C=RIDGE_C / exposures, max_iter=1000)
-    with one_thread():
-        model.fit(prepared.inputs(X), y)
-    return replace(prepared, weights=model.coef_[0], intercept=float(model.intercept_[0]))
+    return _signed(prepared, X, y, features, LogisticRegression(C=RIDGE_C / exposures, max_iter=1000))
 
 
 def tweedie_regression(X: Floats, y: Floats, features: Sequence[Feature]) -> Linear:
     """Ridge regression of `y` >= 0 on standardised `X`, log link, Tweedie variance (between Poisson and gamma)."""
     prepared = _standardise(X, features)
     model = TweedieRegressor(power=TWEEDIE_POWER, link="log", alpha=0.1, max_iter=1000)
-    with one_thread():
-        model.fit(prepared.inputs(X), y)
-    return replace(prepared, weights=model.coef_, intercept=float(model.intercept_))
+    return _signed(prepared, X, y, features, model)
+
+
+def _signed(
+    prepared: Linear,
+    X: Floats,
+    y: Floats,
+    features: Sequence[Feature],
+    model: LogisticRegression | TweedieRegressor,
+) -> Linear:
+    """`prepared` with the weights that `model` learns; a monotone feature whose weight has the wrong sign is left out
+    and the others learned again, until none has."""
+    monotone = np.array([feature.monotone for feature in features])
+    kept = np.ones(len(features), dtype=np.bool_)
+    inputs = prepared.inputs(X)
+    while True:
+        weights = np.zeros(len(features))
+        # scikit-learn refuses a regression on nothing; one constant column stands for it.
+        columns = inputs[:, kept] if kept.any() else np.zeros((len(y), 1))
+        with one_thread():
+            model.fit(columns, y)
+        intercept = float(np.ravel(model.intercept_)[0])
+        if kept.any():
+            weights[kept] = np.ravel(model.coef_)
+        wrong = weights * monotone < 0
+        if not wrong.any():
+            return replace(prepared, weights=weights, intercept=intercept)
+        kept &= ~wrong
 
 
 def _standardise(X: Floats, features: Sequence[Feature]) -> Linear:
@@ -156,8 +178,9 @@ def _standardise(X: Floats, features: Sequence[Feature]) -> Linear:
     )
     Z = plain.inputs(X)
     deviation = Z.std(axis=0)
-    # Flags keep their scale: divided by a small deviation, rare levels would escape the penalty.
-    scale = np.where(is_flag | (deviation < 1e-9), 1.0, deviation)
+    # Flags and effects keep their scale: divided by a small deviation, rare levels would escape the penalty.
+    is_scaled = is_flag | np.array([feature.unit == "effect" for feature in features], dtype=np.bool_)
+    scale = np.where(is_scaled | (deviation < 1e-9), 1.0, deviation)
     return replace(plain, mean=Z.mean(axis=0), scale=scale)
 
 
@@ -165,6 +188,15 @@ def effects_table(effects: Floats, intercept: float) -> Linear:
     """One effect per 0/1 column, as a linear predictor."""
     zeros, ones = np.zeros(len(effects)), np.ones(len(effects))
     return Linear(zeros.astype(np.bool_), zeros, ones, zeros, zeros, ones, effects, intercept)
+
+
+def beside(first: Linear, second: Linear) -> Linear:
+    """The sum of two predictors over the inputs of the one, then those of the other."""
+    joined = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)])
+        for name in ("is_logged", *_NUMBERS)
+    }
+    return Linear(**joined, intercept=first.intercept + second.intercept)
 
 
 def logit_shift(raw: Floats, rate: float) -> float:

@@ -22,35 +22,33 @@ from clv.config import Attribute, Config
 from clv.errors import ModelError
 from clv.features import Feature, segment_of
 from clv.models.attributes import AttributeEncoder
-from clv.models.boosting import train_trees
+from clv.models.level_effects import LevelEffects
 from clv.models.links import (
-    TWEEDIE_POWER,
     Floats,
     Linear,
     Link,
+    beside,
     effects_table,
     logistic,
     logit_shift,
     tweedie_regression,
 )
+from clv.models.prospect_parts import (
+    AGE,
+    QUANTILES,
+    SMALL_PROSPECTS,
+    Inputs,
+    conversion_link,
+    exp_value,
+    exposures,
+    learn_inputs,
+    ratio_quantiles,
+    value_link,
+)
 from clv.models.references import by_segment, listed, medians
 from clv.models.shapley import Attribution
 
-AGE = Feature("days_since_first_contact", "contact_age", 0, "days")
-SMALL_PROSPECTS = 1000
-FOLDS = 5
-QUANTILES = np.linspace(0.0, 1.0, 101)
 TAIL = 0.1  # on each side of the 80 % interval
-MAX_LOG_VALUE = 30.0  # keeps exp finite whatever the inputs
-CONVERSION = {"objective": "binary", "learning_rate": 0.05, "min_data_in_leaf": 20, "lambda_l2": 5.0}
-VALUE = {
-    "objective": "tweedie",
-    "tweedie_variance_power": TWEEDIE_POWER,
-    "learning_rate": 0.05,
-    "num_leaves": 4,
-    "min_data_in_leaf": 20,
-    "lambda_l2": 5.0,
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class ProspectValue:
 
     KIND: ClassVar[str] = "prospect-value"
 
-    encoder: AttributeEncoder
+    inputs: Inputs
     segment: tuple[str, ...] | None  # the columns of the segment where this is the table of segment means
     conversion: Link
     value: Link
@@ -90,20 +88,18 @@ class ProspectValue:
         detail = _counts(rows, values)
         _refuse_small(detail, config)
         rows, values = _ordered(rows), _ordered(values)
-        encoder = AttributeEncoder.fit(_newest(rows), config.known_at_first_contact)
+        inputs = learn_inputs(rows, values, _newest(rows), config.known_at_first_contact)
         small = detail["prospects"] < SMALL_PROSPECTS
-        conversion = _conversion_link(rows, encoder, config.seed, threads)
-        value = _value_link(values, encoder, config.seed, threads)
         people = current if len(current) else rows[rows["snapshot_date"] == rows["snapshot_date"].max()]
-        inputs, segments = _design(people, encoder), segment_of(people, config.segment).to_numpy(str)
+        present, segments = inputs.matrix(people), segment_of(people, config.segment).to_numpy(str)
         return cls(
-            encoder=encoder,
+            inputs=inputs,
             segment=None,
-            conversion=conversion,
-            value=value,
-            reference=medians(inputs.to_numpy(np.float64)),
-            segment_references=by_segment(inputs.to_numpy(np.float64), segments, medians),
-            ratio_quantiles=_ratio_quantiles(values, encoder, config.seed, threads),
+            conversion=conversion_link(rows, inputs, config.seed, threads),
+            value=value_link(values, inputs, config.seed, threads),
+            reference=medians(present),
+            segment_references=by_segment(present, segments, medians),
+            ratio_quantiles=ratio_quantiles(values, inputs, config.seed, threads),
             evidence_prospects=None,
             verdict=f"{'small data: stumps' if small else 'trees'} and linear model, averaged on the link; "
             f"{_counts_text(detail)}",
@@ -114,9 +110,11 @@ class ProspectValue:
     def segment_means(cls, rows: pd.DataFrame, values: pd.DataFrame, config: Config) -> Self:
         """The fallback: conversion rate and mean value by segment, shrunk to the overall ones.
 
-        (n x + k m) / (n + k), k estimated from the data. Conversions get half an event of prior, and the interval
-        the 90 % point of the rate's Beta posterior instead of the rate. Raises ModelError without a single
-        prospect or a single matured value: then nothing can be said.
+        (n x + k m) / (n + k), k estimated from the data. On the logit the rate falls or rises with the age of the
+        contact, by ridge logistic regression on it alone: else those contacted long ago, of whom hardly any order, got
+        the rate of the fresh. Conversions get half an event of prior, and the interval the 90 % point of the rate's
+        Beta posterior instead of the rate. The reference is a prospect of no segment and of the median age. Raises
+        ModelError without a single prospect or a single matured value: then nothing can be said.
         """
         detail = _counts(rows, values)
         if not detail["prospects"] or not detail["values"] or not float(values["value"].sum()):
@@ -132,17 +130,23 @@ class ProspectValue:
         mean = float(values["value"].mean())
         rates, k = _shrunk_means(rows, "converted", encoder, segment, rate)
         means, _ = _shrunk_means(values, "value", encoder, segment, mean)
-        conversion = Link(None, effects_table(logit(rates) - logit(rate), float(logit(rate))), 0.0)
-        value = Link(None, effects_table(np.log(means / mean), float(np.log(mean))), 0.0)
+        ages = rows[[AGE.name]].to_numpy(dtype=np.float64)
+        is_newest = (rows["snapshot_date"] == rows["snapshot_date"].max()).to_numpy()
+        by_age = logistic(ages, rows["converted"].to_numpy(dtype=np.float64), (AGE,), exposures(rows))
+        effects = effects_table(logit(rates) - logit(rate), 0.0)
+        conversion = Link(None, beside(by_age, effects), 0.0)
+        raw = conversion.raw(_segment_design(rows, encoder, segment).to_numpy(dtype=np.float64))
+        conversion = replace(conversion, shift=logit_shift(raw, rate))
+        value = Link(None, effects_table(np.log(np.append(mean, means) / mean), float(np.log(mean))), 0.0)
         expected = np.exp(value.raw(_segment_design(values, encoder, segment).to_numpy(dtype=np.float64)))
         ratios = values["value"].to_numpy(dtype=np.float64) / expected
         prospects_per_segment = detail["prospects"] / max(len(rates), 1)
         return cls(
-            encoder=encoder,
+            inputs=Inputs(encoder, LevelEffects({}), LevelEffects({})),
             segment=segment,
             conversion=conversion,
             value=value,
-            reference=np.zeros(len(rates)),
+            reference=np.append(np.median(ages[is_newest]), np.zeros(len(rates))),
             ratio_quantiles=np.quantile(ratios, QUANTILES),
             evidence_prospects=min(prospects_per_segment + k, detail["prospects"]),
             verdict=f"segment means, interval widened; {_counts_text(detail)}",
@@ -159,18 +163,23 @@ class ProspectValue:
     def reference_value(self) -> float:
         """`prospect_value` of the reference prospect."""
         X = self.reference[None, :]
-        return float(expit(self.conversion.raw(X)[0]) * _exp(self.value.raw(X))[0])
+        return float(expit(self.conversion.raw(X)[0]) * exp_value(self.value.raw(X))[0])
+
+    @property
+    def encoder(self) -> AttributeEncoder:
+        """Which attributes are read, and how."""
+        return self.inputs.encoder
 
     @property
     def features(self) -> tuple[Feature, ...]:
         """The columns of the attributions, in order."""
-        return self.encoder.features() if self.segment is not None else (AGE, *self.encoder.features())
+        return self.inputs.features
 
     def design(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The model's inputs, float64: one column per feature, the rows as given."""
         if self.segment is not None:
             return _segment_design(rows, self.encoder, self.segment)
-        return _design(rows, self.encoder)
+        return self.inputs.frame(rows)
 
     def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
         """One row per prospect of `rows` (`prospects.prospect_rows`), in their order.
@@ -183,7 +192,7 @@ class ProspectValue:
         """
         X = self.design(rows).to_numpy(dtype=np.float64)
         probability = expit(self.conversion.raw(X))
-        value = _exp(self.value.raw(X))
+        value = exp_value(self.value.raw(X))
         expected = probability * value
         upper = probability
         if self.evidence_prospects is not None:
@@ -219,7 +228,7 @@ class ProspectValue:
         """File name -> text: one JSON file, and LightGBM's text format of each booster."""
         content = {
             "kind": self.KIND,
-            "encoder": self.encoder.to_dict(),
+            "inputs": self.inputs.to_dict(),
             "segment": None if self.segment is None else list(self.segment),
             "reference": listed(self.reference),
             "segment_references": {name: listed(row) for name, row in self.segment_references.items()},
@@ -250,7 +259,7 @@ class ProspectValue:
                 shift=content[name]["shift"],
             )
         return cls(
-            encoder=AttributeEncoder.from_dict(content["encoder"]),
+            inputs=Inputs.from_dict(content["inputs"]),
             segment=None if content["segment"] is None else tuple(content["segment"]),
             conversion=links["conversion"],
             value=links["value"],
@@ -285,20 +294,20 @@ def baselines(
     """
     rows, values = _ordered(rows), _ordered(values)
     encoder = AttributeEncoder.fit(_newest(rows), config.known_at_first_contact)
-    features = (AGE, *encoder.features())
-    X, converted = _inputs(rows, encoder), rows["converted"].to_numpy(dtype=np.float64)
+    inputs = Inputs(encoder, LevelEffects({}), LevelEffects({}))
+    X, converted = inputs.matrix(rows), rows["converted"].to_numpy(dtype=np.float64)
     money = values["value"].to_numpy(dtype=np.float64)
-    linear = logistic(X, converted, features, _exposures(rows))
-    relative = tweedie_regression(_inputs(values, encoder), money / money.mean(), features)
+    linear = logistic(X, converted, inputs.features, exposures(rows))
+    relative = tweedie_regression(inputs.matrix(values), money / money.mean(), inputs.features)
     segment = ProspectValue.segment_means(rows, values, config).predict(test)
-    test_inputs = _inputs(test, encoder)
+    test_inputs = inputs.matrix(test)
     found = {
         "mean_rate": (np.full(len(test), converted.mean()), np.full(len(test), money.mean())),
         "segment_rate": (
             segment["conversion_probability"].to_numpy(),
             segment["value_given_conversion"].to_numpy(),
         ),
-        "logistic": (expit(linear.raw(test_inputs)), money.mean() * _exp(relative.raw(test_inputs))),
+        "logistic": (expit(linear.raw(test_inputs)), money.mean() * exp_value(relative.raw(test_inputs))),
     }
     return {
         name: pd.DataFrame(
@@ -313,57 +322,9 @@ def baselines(
     }
 
 
-# --- the two parts ------------------------------------------------------------------------------------------------
-
-
-def _conversion_link(rows: pd.DataFrame, encoder: AttributeEncoder, seed: int, threads: int) -> Link:
-    X, converted = _inputs(rows, encoder), rows["converted"].to_numpy(dtype=np.float64)
-    is_small = rows["customer_id"].nunique() < SMALL_PROSPECTS
-    shape = {"num_leaves": 2 if is_small else 4}
-    trees = train_trees(X, converted, CONVERSION | shape, 150 if is_small else 200, seed, threads)
-    linear = logistic(X, converted, (AGE, *encoder.features()), _exposures(rows))
-    shift = logit_shift(Link(trees, linear, 0.0).raw(X), float(converted.mean()))
-    return Link(trees, linear, shift)
-
-
-def _value_link(values: pd.DataFrame, encoder: AttributeEncoder, seed: int, threads: int) -> Link:
-    X, money = _inputs(values, encoder), values["value"].to_numpy(dtype=np.float64)
-    relative = money / money.mean()  # around one, so that regularisation means the same in every currency
-    trees = train_trees(X, relative, VALUE, 120, seed, threads)
-    linear = tweedie_regression(X, relative, (AGE, *encoder.features()))
-    predicted = _exp(Link(trees, linear, 0.0).raw(X))
-    return Link(trees, linear, float(np.log(money.mean() / predicted.mean())))
-
-
-def _ratio_quantiles(values: pd.DataFrame, encoder: AttributeEncoder, seed: int, threads: int) -> Floats:
-    """Percentiles of realised / predicted value, each customer predicted by a model that has not seen it."""
-    fold = np.random.default_rng(seed).permutation(len(values)) % FOLDS
-    ratios = np.ones(len(values))
-    for k in range(FOLDS):
-        learned, held = values[fold != k], values[fold == k]
-        if len(held) and float(learned["value"].sum()) > 0:
-            predicted = _exp(_value_link(learned, encoder, seed, threads).raw(_inputs(held, encoder)))
-            ratios[fold == k] = held["value"].to_numpy(dtype=np.float64) / predicted
-    return np.asarray(np.quantile(ratios, QUANTILES))
-
-
-def _exp(raw: Floats) -> Floats:
-    return np.asarray(np.exp(np.minimum(raw, MAX_LOG_VALUE)))
-
-
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 _SEGMENT = Attribute(type="category", known_at="first_contact")
-
-
-def _design(rows: pd.DataFrame, encoder: AttributeEncoder) -> pd.DataFrame:
-    encoded = encoder.transform(rows)
-    encoded.insert(0, AGE.name, rows[AGE.name].astype("float64"))
-    return encoded
-
-
-def _inputs(rows: pd.DataFrame, encoder: AttributeEncoder) -> Floats:
-    return np.asarray(_design(rows, encoder), dtype=np.float64)
 
 
 def _with_segment(rows: pd.DataFrame, segment: tuple[str, ...]) -> pd.DataFrame:
@@ -371,7 +332,9 @@ def _with_segment(rows: pd.DataFrame, segment: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _segment_design(rows: pd.DataFrame, encoder: AttributeEncoder, segment: tuple[str, ...]) -> pd.DataFrame:
-    return encoder.transform(_with_segment(rows, segment))
+    encoded = encoder.transform(_with_segment(rows, segment))
+    encoded.insert(0, AGE.name, rows[AGE.name].astype("float64"))
+    return encoded
 
 
 def _shrunk_means(
@@ -382,7 +345,7 @@ def _shrunk_means(
     k = variance within / variance between the levels (method of moments), n counted in customers: the snapshots of
     one are not so many observations.
     """
-    flags = _segment_design(rows, encoder, segment).to_numpy(dtype=np.float64)
+    flags = encoder.transform(_with_segment(rows, segment)).to_numpy(dtype=np.float64)
     observed = rows[column].to_numpy(dtype=np.float64)
     customers = rows["customer_id"]
     levels = [flags[:, j] == 1 for j in range(flags.shape[1])]
@@ -407,10 +370,6 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates("customer_id", keep="last")
-
-
-def _exposures(rows: pd.DataFrame) -> float:
-    return float(len(rows) / max(rows["customer_id"].nunique(), 1))
 
 
 def _counts(rows: pd.DataFrame, values: pd.DataFrame) -> dict[str, float]:

@@ -56,7 +56,8 @@ SCHEMAS = {
     " expected_contribution_12m_given_alive DOUBLE, late_payment_probability DOUBLE",
     "truth.invoices": "invoice_id VARCHAR, late_payment_probability DOUBLE",
     "truth.prospects": "as_of_date DATE, customer_id VARCHAR, conversion_probability_90d DOUBLE,"
-    " expected_contribution_12m_given_conversion DOUBLE, expected_contribution_12m DOUBLE",
+    " expected_contribution_12m_given_conversion DOUBLE, expected_net_revenue_12m DOUBLE,"
+    " expected_contribution_12m DOUBLE",
 }
 
 # The first three customers that order before and after the decision; months count from the first graded one.
@@ -106,7 +107,7 @@ def simulate(
     - `invoices`: P(> 30 days beyond terms) at issue, days of the seller's disputes taken off; cancelled ones are
       left out;
     - `prospects`: at each graded month, P(first order within 90 days), the expected discounted contribution of
-      the 12 months from a first order on, and the product of the two.
+      the 12 months from a first order on, and the product of the two, in net revenue also.
 
     Where the file exists, its schemas `company` and `truth` are replaced in one transaction, and a schema `clv`
     is dropped with them: grades of another invented company would be wrong. Rows depend on the arguments alone,

@@ -45,6 +45,7 @@ class Block:
     judgements: relations.Judgements
     order_value: Floats  # expected net value of an order that stands, EUR
     order_margin: Floats  # its contribution margin
+    revenue_after_conversion: Floats
     value_after_conversion: Floats
 
 
@@ -87,5 +88,6 @@ def simulate_block(
         judgements=relations.judgements(rng("judgements"), timeline, accounts, value),
         order_value=order_value,
         order_margin=order_margin,
+        revenue_after_conversion=truth.value_after_conversion(accounts, order_value, STANDING_RATIO),
         value_after_conversion=value,
     )

@@ -50,15 +50,16 @@ def expected_orders(
     return order_rate * total
 
 
-def value_after_conversion(accounts: Accounts, order_contribution: Floats, standing_ratio: float) -> Floats:
-    """Expected discounted contribution of the 12 months from the first order on, that order included.
+def value_after_conversion(accounts: Accounts, order_value: Floats, standing_ratio: float) -> Floats:
+    """Expected discounted value (revenue or contribution, as `order_value` of one order is) of the 12 months from the
+    first order on, that order included.
 
     Discounted to the first order; `standing_ratio` is the share of later orders that are not cancelled. The
     season averages out over the year.
     """
     decay = accounts.dropout_rate + FORCE_OF_INTEREST
     later = accounts.order_rate * -np.expm1(-decay) / decay
-    return order_contribution * (1.0 + standing_ratio * later)
+    return order_value * (1.0 + standing_ratio * later)
 
 
 def conversion_probability(accounts: Accounts, as_of: float, horizon_days: float) -> Floats:

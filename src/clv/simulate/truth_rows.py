@@ -104,6 +104,7 @@ def _prospects(timeline: Timeline, block: Block, month: int) -> pa.Table:
             "customer_id": customer_ids(block).take(pa.array(row)),
             "conversion_probability_90d": chance,
             "expected_contribution_12m_given_conversion": value,
+            "expected_net_revenue_12m": chance * block.revenue_after_conversion[row],
             "expected_contribution_12m": chance * value,
         }
     )

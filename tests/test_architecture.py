@@ -28,13 +28,13 @@ ORDER = (
     ("customers",),
     ("models",),
     ("evaluation",),
-    ("scales", "firmness", "policies"),
+    ("scales", "firmness", "policies", "drift", "disparity", "judges", "first_order"),
     ("composite", "tiers"),
     ("groups", "quadrants"),
     ("learn",),
     ("criteria",),
     ("grades", "outlook"),
-    ("month_facts", "what_if"),
+    ("month_facts", "prospect_month", "what_if"),
     ("points",),
     ("explain",),
     ("plots", "pyfunc"),
@@ -46,6 +46,7 @@ ORDER = (
     ("truth", "backtests", "pages", "stability"),
     ("rolling",),
     ("program", "console"),
+    ("prospect_list",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # `learn` hands its verdicts to `champions` and `evidence`; MLflow itself is behind `tracking` and `pyfunc` alone.

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from clv.drift import Population
 from clv.errors import ModelError
 from clv.firmness import Changes, read_changes
 from clv.scales import MIDDLE, Scale, fit_scale, read_scale
@@ -32,6 +33,7 @@ class Grading:
 
     `changes`: how each score usually moves in a month, empty where no earlier months could be measured.
     `reference_costs`: what the reference customer costs in the economic composite, by the name of the cost.
+    `prospects`: those that the prospect model learned from, against whom a month's are compared.
     """
 
     scales: Mapping[str, Scale]
@@ -39,6 +41,7 @@ class Grading:
     method: str = "log_z"
     changes: Mapping[str, Changes] = field(default_factory=dict)
     reference_costs: Mapping[str, float] = field(default_factory=dict)
+    prospects: Population = field(default_factory=lambda: Population(0, {}))
 
     @property
     def baselines(self) -> dict[str, float]:
@@ -67,6 +70,7 @@ class Grading:
             "scales": [asdict(scale) for scale in self.scales.values()],
             "changes": {name: asdict(changes) for name, changes in self.changes.items()},
             "reference_costs": dict(self.reference_costs),
+            "prospects": self.prospects.to_dict(),
         }
         return {_FILE: json.dumps(content, indent=2, allow_nan=False) + "\n"}
 
@@ -79,13 +83,15 @@ class Grading:
             changes = {name: read_changes(entry) for name, entry in content["changes"].items()}
             costs = {name: float(cost) for name, cost in content["reference_costs"].items()}
             method = str(content["method"])
+            prospects = Population.from_dict(content["prospects"])
             trained_as_of = date.fromisoformat(content["trained_as_of"])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"expected the scales of a grading in {_FILE}, found something else "
                 f"({type(error).__name__}: {error}). Train again."
             ) from error
-        return cls({scale.criterion: scale for scale in scales}, trained_as_of, method, changes, costs)
+        by_name = {scale.criterion: scale for scale in scales}
+        return cls(by_name, trained_as_of, method, changes, costs, prospects)
 
 
 def fit(

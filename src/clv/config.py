@@ -62,11 +62,16 @@ class Source(Section):
 
 
 class Attribute(Section):
-    """A further column of `customers`, with its type and the moment at which it is known."""
+    """A further column of `customers`, with its type and the moment at which it is known.
+
+    One that is `for_reporting` is read by reports alone, never by a model, a segment, a standard or a policy; so it may
+    be a protected characteristic, of which `fairness.groups` shows how its groups are treated.
+    """
 
     type: Literal["category", "number", "flag"]
     known_at: Literal["first_contact", "after_contact"]
     label: str | None = None
+    for_reporting: bool = False
 
 
 class ContractSettings(Section):
@@ -152,6 +157,17 @@ class ProspectSettings(Section):
     minimum_conversions: Count = 20
 
 
+class FairnessSettings(Section):
+    """What reports on prospects compare; neither makes an attribute a feature.
+
+    `groups`: attributes whose groups are held against each other; `worked_attribute`: a flag that says whether sales
+    worked a prospect.
+    """
+
+    groups: list[str] = []
+    worked_attribute: str | None = None
+
+
 class ExplainSettings(Section):
     reasons_for: Count = 3
     reasons_against: Count = 2
@@ -189,6 +205,7 @@ class Config(Section):
     order_amount: OrderAmountSettings = OrderAmountSettings()
     contribution: ContributionSettings = ContributionSettings()
     prospect: ProspectSettings = ProspectSettings()
+    fairness: FairnessSettings = FairnessSettings()
     composite: CompositeSettings = CompositeSettings()
     tiers: TierSettings = TierSettings()
     gates: GateSettings = GateSettings()
@@ -217,11 +234,12 @@ class Config(Section):
                         f"sources.{name}.columns: unknown column {_with_nearest(column, allowed)}"
                     )
         mapped = self.sources["customers"].columns if "customers" in self.sources else {}
-        for name in self.attributes:
-            if _is_protected(name) or _is_protected(mapped.get(name, "").strip('"')):
+        for name, attribute in self.attributes.items():
+            protected = _is_protected(name) or _is_protected(mapped.get(name, "").strip('"'))
+            if protected and not attribute.for_reporting:
                 raise ValueError(
                     f"attributes.{name}: a person's age, sex, nationality or health is refused as a feature; "
-                    "remove it"
+                    "remove it, or declare it for_reporting: true"
                 )
             if name in CORE["customers"].names:
                 raise ValueError(f"attributes.{name}: is a core column already; choose another name")
@@ -229,6 +247,7 @@ class Config(Section):
             if name not in self.attributes or self.attributes[name].type != "category":
                 raise ValueError(f"segment: {name!r} must be a declared attribute of type category")
         self._grading_agrees()
+        self._reports_agree()
         if self.warehouse_path.stem == "clv":
             raise ValueError("warehouse.path: a file named clv.duckdb cannot hold the schema clv; rename it")
         return self
@@ -255,6 +274,25 @@ class Config(Section):
                 f"tiers.measure: unknown measure {_with_nearest(self.tiers.measure, [*MEASURES, *numbers])}"
             )
 
+    def _reports_agree(self) -> None:
+        """What reports compare is declared, and what is for reporting alone decides nothing."""
+        worked = self.fairness.worked_attribute
+        if worked is not None and (worked not in self.attributes or self.attributes[worked].type != "flag"):
+            raise ValueError(
+                f"fairness.worked_attribute: {worked!r} must be a declared attribute of type flag"
+            )
+        for name in self.fairness.groups:
+            if name not in self.attributes or self.attributes[name].type == "number":
+                raise ValueError(
+                    f"fairness.groups: {name!r} must be a declared attribute of type category or flag"
+                )
+        deciding = {*self.segment, self.tiers.measure, *(own.attribute for own in self.standards.values())}
+        for name, attribute in self.attributes.items():
+            if attribute.for_reporting and name in deciding:
+                raise ValueError(
+                    f"attributes.{name}: is for_reporting, so no segment, standard or tiers.measure may read it"
+                )
+
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each criterion in the composite, together 1."""
@@ -267,7 +305,11 @@ class Config(Section):
     @property
     def known_at_first_contact(self) -> dict[str, Attribute]:
         """Attributes a model of prospects, or of young customers, may use."""
-        return {name: a for name, a in self.attributes.items() if a.known_at == "first_contact"}
+        return {
+            name: attribute
+            for name, attribute in self.attributes.items()
+            if attribute.known_at == "first_contact" and not attribute.for_reporting
+        }
 
     @property
     def lacks_payments(self) -> bool:

@@ -27,6 +27,11 @@ KEY_CUSTOMERS_SHOWN = 5
 BAR_WIDTH = 24
 
 
+def terminal() -> Console:
+    """The terminal, which reads no markup: what comes from outside is shown as text."""
+    return _console()
+
+
 def _console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 

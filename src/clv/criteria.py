@@ -116,7 +116,9 @@ def judged_prospects(db: Engine, as_of: date) -> pd.DataFrame:
 
 def _said(judgement: dict[str, Any]) -> str:
     until = judgement["valid_until"]
-    words = f"judged {judgement['score']:g} of 100 by {judgement['judged_by']} on {judgement['judged_date']:%Y-%m-%d}"
+    words = (
+        f"{judgement['score']:g} of 100 by {judgement['judged_by']} on {judgement['judged_date']:%Y-%m-%d}"
+    )
     words += "" if pd.isna(until) else f", counts until {until:%Y-%m-%d}"
     note = judgement["note"]
     return f"{words}: {note[:NOTE_LENGTH]}" if isinstance(note, str) and note.strip() else words

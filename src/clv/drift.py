@@ -2,8 +2,8 @@
 
 The population stability index of two samples of the same people is not 0: under no change it is about
 (1/n + 1/m) chi-squared with B - 1 degrees of freedom, n and m the sizes of the samples and B the number of bins
-(Yurdakul & Naranjo, 2020, *J. Risk Model Validation* 14). So a month of few prospects is held against what chance
-alone gives, and flagged only above both that and the usual 0.2.
+(Yurdakul & Naranjo, 2020, *J. Risk Model Validation* 14), and more where bins of a small sample stay empty. So what
+chance alone gives is drawn from the reference itself, and a month is flagged only above both that and the usual 0.2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from clv import metrics
 
@@ -23,6 +22,7 @@ Floats = NDArray[np.float64]
 
 MOVED = 0.2
 CHANCE = 0.95
+DRAWS = 1000
 LEVELS = 20  # of a category that have a bin of their own; further ones share one
 
 
@@ -90,7 +90,7 @@ class Population:
     def against(self, rows: pd.DataFrame) -> pd.DataFrame:
         """One row per column of the reference that `rows` have, by name.
 
-        Columns: attribute, psi, expected_psi (under no change), chance_psi (what chance exceeds one time in twenty),
+        Columns: attribute, psi, expected_psi (mean under no change), chance_psi (exceeded one time in twenty then),
         bins, prospects and reference_prospects (how many different ones), is_moved. No row without a prospect.
         """
         now = len(rows)
@@ -99,17 +99,16 @@ class Population:
             if name not in rows or not now or not self.people:
                 continue
             shares = bins.of(rows[name])
-            used = int(((np.array(bins.shares) > 0) | (shares > 0)).sum())
-            noise = 1 / now + 1 / self.people
             psi = metrics.psi_of_shares(bins.shares, shares)
-            chance = float(chi2.ppf(CHANCE, used - 1)) * noise if used > 1 else 0.0
+            drawn = _by_chance(np.array(bins.shares), now, self.people)
+            chance = float(np.quantile(drawn, CHANCE))
             found.append(
                 {
                     "attribute": name,
                     "psi": psi,
-                    "expected_psi": (used - 1) * noise,
+                    "expected_psi": float(drawn.mean()),
                     "chance_psi": chance,
-                    "bins": used,
+                    "bins": int(((np.array(bins.shares) > 0) | (shares > 0)).sum()),
                     "prospects": now,
                     "reference_prospects": self.people,
                     "is_moved": psi > max(MOVED, chance),
@@ -141,6 +140,17 @@ def said(found: pd.DataFrame) -> str:
         f"largest PSI of {len(found)} attributes against the training population, of {worst['attribute']}; chance "
         f"alone gives {worst['expected_psi']:.3f} with {worst['prospects']:,} prospects; {verdict}"
     )
+
+
+def _by_chance(shares: Floats, now: int, reference: int) -> Floats:
+    """PSI of pairs of samples of that many people, both drawn from the same `shares`."""
+    rng = np.random.default_rng(0)
+    before, after = (
+        np.maximum(rng.multinomial(people, shares, DRAWS) / people, metrics.SMALLEST_SHARE)
+        for people in (reference, now)
+    )
+    drawn: Floats = ((after - before) * np.log(after / before)).sum(axis=1)
+    return drawn
 
 
 def _text(column: pd.Series) -> pd.Series:

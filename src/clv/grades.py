@@ -318,7 +318,7 @@ def _who_judged(
     if "judgement_said" in frame:
         said = frame["judgement_said"]
         judged = is_scored & said.notna().to_numpy(bool)
-        why = np.where(judged, said.astype("object"), why)
+        why = np.where(judged, "judged " + said.astype("object"), why)
         why = np.where(judged & alone, "judged by sales alone: " + said.astype("object"), why)
     return np.asarray(why, dtype=object)
 

@@ -60,6 +60,8 @@ def learn_prospect_value(db: Engine, as_of: date, config: Config) -> Learned[Pro
     prospects.audit_fields(db, config.attributes)
     try:
         rows, values = _training(db, as_of, config)
+        if not rows["converted"].any():
+            raise ModelError(f"Of {len(rows)} exposures of prospects none ended with an order.")
         fallback = ProspectValue.segment_means(rows, values, config)
     except ModelError:
         see(db, as_of)

@@ -155,14 +155,12 @@ def prospect_record(
     matured = matured_prospects(db, as_of, config, models)
     top = sum(config.tiers.prospect_shares_ratio[name] for name in config.tiers.prospect_key)
     of_groups = disparity.of_outcomes(matured, config.fairness.groups, top)
-    hidden = judged.assign(judged_by=judged["judged_by"].map(judges.pseudonyms(judged)))
-    tables = {
-        "judges": judges.record(hidden, config.seed),
-        "judges_calibration": judges.calibration(hidden),
-        "disparity_outcomes": of_groups,
-    }
+    tables = {"disparity_outcomes": of_groups}
     facts: list[Fact] = []
     if len(judged):
+        hidden = judged.assign(judged_by=judged["judged_by"].map(judges.pseudonyms(judged)))
+        tables["judges"] = judges.record(hidden, config.seed)
+        tables["judges_calibration"] = judges.calibration(hidden)
         since = f"judged since {models[-1].trained_as_of}, as of {as_of}"
         found = judges.record(judged, config.seed)
         facts += judges.facts(found, config.prospect.judgement_weight_ratio, since)

@@ -239,3 +239,15 @@ def test_without_enough_history_there_is_no_record(company: Engine) -> None:
     assert prospect_past.matured_prospects(company, early, CONFIG, []).empty
     assert judges.record(matured_judgements(company, early, CONFIG, []), 7).empty
     assert list(judges.facts(judges.record(matured_judgements(company, early, CONFIG, []), 7), 0.3, "")) == []
+
+
+def test_past_forecasts_of_prospects_stand_beside_what_happened_by_age_of_the_contact(company: Engine) -> None:
+    models = past_models(company, AS_OF, CONFIG)
+    found = prospect_past.matured_prospects(company, AS_OF, CONFIG, models)
+    assert not found.duplicated(["customer_id", "trained_as_of"]).any()
+    assert (found["snapshot_date"] == found["trained_as_of"]).all()
+    waits = models[0].trained_as_of - models[1].trained_as_of
+    assert waits.days == 2 * CONFIG.prospect.conversion_days  # so nobody's order counts twice
+    # Whoever buys does so 40 days after the contact.
+    assert not found.loc[found["days_since_first_contact"] > 40, "converted"].any()
+    assert found["converted"].notna().all()

@@ -86,6 +86,8 @@ def show_month(config: Config, as_of: date) -> None:
     if len(prospects):
         console.print(Text("\nProspects, a pyramid of their own", style="bold"))
         console.print(_pyramid(prospects))
+        for warning in prospect_warnings(facts):
+            console.print(Text(f"  {warning}", style="yellow"))
     if len(keys):
         console.print(Text("\nKey customers, and why", style="bold"))
     for customer in keys.to_dict("records"):
@@ -113,6 +115,17 @@ def show_month(config: Config, as_of: date) -> None:
     }
     for name, place in places.items():
         console.print(f"{name:<11}{place}", soft_wrap=True)
+
+
+def prospect_warnings(facts: pd.DataFrame) -> list[str]:
+    """What month_facts flag about prospects: groups below four fifths, attributes that have moved; in words."""
+    flagged = dict.fromkeys(("prospect_disparity_", "conversion_disparity_"), "below four fifths:")
+    flagged["prospect_drift_psi"] = "; moved:"
+    return [
+        _plain(row["detail"])
+        for row in facts.to_dict("records")
+        if any(row["name"].startswith(name) and words in row["detail"] for name, words in flagged.items())
+    ]
 
 
 _KEY_SQL = """

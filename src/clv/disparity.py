@@ -155,8 +155,8 @@ def facts(found: pd.DataFrame, name: str, measure: str, what: str) -> Iterator[F
         yield (
             f"{name}_{attribute}",
             float(least["ratio_to_best"]),
-            f"{what}: the least against the best group of {attribute}, {best['group']} ({best[measure]:.0%}); "
-            f"{verdict}",
+            f"{what}, by {attribute}: the lowest is {least['ratio_to_best']:.2f} of the best, {best['group']} "
+            f"({best[measure]:.0%}); {verdict}",
         )
 
 

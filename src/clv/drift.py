@@ -137,8 +137,8 @@ def said(found: pd.DataFrame) -> str:
     moved = found.loc[found["is_moved"], "attribute"].tolist()
     verdict = f"moved: {', '.join(moved)}" if moved else "none moved"
     return (
-        f"largest PSI of {len(found)} attributes against the training population, of {worst['attribute']}; chance "
-        f"alone gives {worst['expected_psi']:.3f} with {worst['prospects']:,} prospects; {verdict}"
+        f"PSI {worst['psi']:.2f} of {worst['attribute']} is the largest of {len(found)} attributes against the "
+        f"training population (by chance {worst['expected_psi']:.2f} with {worst['prospects']:,} prospects); {verdict}"
     )
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clv import publish
-from clv.console import terminal
+from clv.console import prospect_warnings, terminal
 from clv.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,19 +104,8 @@ def show(config: Config, found: ProspectList) -> None:
     for said in _left_out(found):
         console.print(Text(said, style="yellow"))
     _show_judges(console, found.facts)
-    for said in warnings(found.facts):
+    for said in prospect_warnings(found.facts):
         console.print(Text(said, style="yellow"))
-
-
-def warnings(facts: pd.DataFrame) -> list[str]:
-    """What month_facts flag about prospects: groups below four fifths, attributes that have moved."""
-    flagged = {"prospect_disparity_": "below four fifths:", "conversion_disparity_": "below four fifths:"}
-    flagged["prospect_drift_psi"] = "; moved:"
-    return [
-        f"{row['name'].replace('_', ' ')} {row['value']:.2f}: {row['detail']}"
-        for row in facts.to_dict("records")
-        if any(row["name"].startswith(name) and words in row["detail"] for name, words in flagged.items())
-    ]
 
 
 _MONTH_SQL = "SELECT as_of_date, is_stale FROM clv.published ORDER BY as_of_date"

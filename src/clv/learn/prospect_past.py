@@ -17,6 +17,7 @@ import pandas as pd
 from clv import disparity, first_order, judges, prospects
 from clv.drift import Population
 from clv.errors import ModelError
+from clv.evaluation import calibration_in_the_large
 from clv.learn.first_order import pairs, value_forecasts
 from clv.models.prospect_value import AGE, ProspectValue, combine
 from clv.period import see
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Fact = tuple[str, float | None, str]
 
 ORIGINS = 5
+AGE_BANDS = (0, 15, 43, 90, 180)  # days since first contact
 WINDOWS_APART = 2  # conversion windows from one origin to the next: about two years with windows of 90 days
 
 
@@ -156,6 +158,14 @@ def prospect_record(
     top = sum(config.tiers.prospect_shares_ratio[name] for name in config.tiers.prospect_key)
     of_groups = disparity.of_outcomes(matured, config.fairness.groups, top)
     tables = {"disparity_outcomes": of_groups}
+    if len(matured):
+        age = np.searchsorted(AGE_BANDS, matured[AGE.name].to_numpy(np.float64), side="right") - 1
+        tables["calibration_by_age"] = calibration_in_the_large(
+            matured["converted"].to_numpy(np.float64),
+            matured["conversion_probability"].to_numpy(np.float64),
+            pd.Series(np.array(AGE_BANDS)[age]),
+            "days_since_first_contact_from",
+        )
     facts: list[Fact] = []
     if len(judged):
         hidden = judged.assign(judged_by=judged["judged_by"].map(judges.pseudonyms(judged)))

@@ -10,6 +10,7 @@ from scipy.stats import fisher_exact
 
 from clv import disparity
 from clv.config import Config
+from clv.console import prospect_warnings
 
 KEY = ("hot", "warm")
 
@@ -41,6 +42,25 @@ def test_the_four_fifths_rule_by_hand() -> None:
     assert (name, value) == ("prospect_disparity_region", pytest.approx(2 / 3))
     assert "north (30%)" in detail
     assert "below four fifths: south (20% of 50" in detail
+
+
+def test_the_terminal_warns_of_what_is_flagged_and_of_nothing_else() -> None:
+    flagged = disparity.of_month(month(north=(100, 30), south=(50, 10)), ["region"], KEY)
+    even = disparity.of_month(month(north=(100, 30), south=(50, 15)), ["region"], KEY)
+    rows = [
+        *disparity.facts(flagged, "prospect_disparity", "key_ratio", "share in hot, warm"),
+        *disparity.facts(even, "conversion_disparity", "key_ratio", "share of those who converted"),
+        ("prospect_drift_psi", 0.1, "PSI 0.10 of age is the largest of 8 attributes; none moved"),
+        ("judges_all", 0.6, "all judges: below four fifths: moved: whatever they say"),
+    ]
+    [warning] = prospect_warnings(pd.DataFrame(rows, columns=["name", "value", "detail"]))
+    assert warning.startswith(
+        "share in hot, warm, by region: the lowest is 0.67 of the best, north (30%); below four"
+    )
+    moved = pd.DataFrame([("prospect_drift_psi", 0.3, "PSI 0.30 of age; moved: first_visits")])
+    assert prospect_warnings(moved.set_axis(["name", "value", "detail"], axis=1)) == [
+        "PSI 0.30 of age; moved: first visits"
+    ]
 
 
 def test_groups_under_20_are_joined_and_said_so_and_are_never_the_best() -> None:

@@ -241,7 +241,9 @@ def test_without_enough_history_there_is_no_record(company: Engine) -> None:
     assert list(judges.facts(judges.record(matured_judgements(company, early, CONFIG, []), 7), 0.3, "")) == []
 
 
-def test_past_forecasts_of_prospects_stand_beside_what_happened_by_age_of_the_contact(company: Engine) -> None:
+def test_past_forecasts_of_prospects_stand_beside_what_happened_by_age_of_the_contact(
+    company: Engine,
+) -> None:
     models = past_models(company, AS_OF, CONFIG)
     found = prospect_past.matured_prospects(company, AS_OF, CONFIG, models)
     assert not found.duplicated(["customer_id", "trained_as_of"]).any()

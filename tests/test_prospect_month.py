@@ -35,7 +35,7 @@ NAMES = ("Anna Ω", "[bold]Bo[/bold]")
 JUDGEMENTS = [
     "Q001,prospect,85,Anna Ω,2025-12-10,2026-06-30,met at the fair",
     'Q002,prospect,20,Anna Ω,2025-11-10,2026-01-15,"[red]maybe[/red] later; =1+1"',
-    "Q005,prospect,60,[bold]Bo[/bold],2025-12-01,,",
+    "Q005,prospect,60,[bold]Bo[/bold],2025-12-01,,\x1b[31mred\u202eder",
     "Q007,prospect,70,[bold]Bo[/bold],2025-06-01,2025-09-01,expired",
     "Q006,prospect,95,Anna Ω,2025-12-20,2026-06-30,orders soon",
 ]
@@ -122,7 +122,10 @@ def test_without_a_conversion_on_record_judgement_alone_grades_with_tiers_reason
     assert why["Q001"] == (
         "judged by sales alone: 85 of 100 by Anna Ω on 2025-12-10, counts until 2026-06-30: met at the fair"
     )
-    assert why["Q005"] == "judged by sales alone: 60 of 100 by [bold]Bo[/bold] on 2025-12-01"
+    assert (
+        why["Q005"]
+        == "judged by sales alone: 60 of 100 by [bold]Bo[/bold] on 2025-12-01: \x1b[31mred\u202eder"
+    )
     assert (
         why["Q007"] == "no prospect's conversion is on record: first_contact_date or attributes are missing"
     )
@@ -173,6 +176,8 @@ def test_the_list_shows_rank_score_until_when_why_and_who_judged(
     text = " ".join(" ".join(lines).split())
     assert "✎ judged by sales alone: 60 of 100 by [bold]Bo[/bold] on 2025-12-01" in text
     assert "[red]maybe[/red] later; =1+1" in text
+    assert " [31mred der" in text  # shown, not obeyed
+    assert not {"\x1b", "\u202e"} & set(text)
     assert "not ranked: neither a forecast nor a valid judgement" in text
 
 

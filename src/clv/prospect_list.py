@@ -105,7 +105,7 @@ def show(config: Config, found: ProspectList) -> None:
         console.print(Text(said, style="yellow"))
     _show_judges(console, found.facts)
     for said in prospect_warnings(found.facts):
-        console.print(Text(said, style="yellow"))
+        console.print(Text(_plain(said), style="yellow"))
 
 
 _MONTH_SQL = "SELECT as_of_date, is_stale FROM clv.published ORDER BY as_of_date"
@@ -134,13 +134,18 @@ def _figures(row: dict[str, Any]) -> list[tuple[str, str]]:
     known = row["prospect_value"] == row["prospect_value"]
     return [
         (str(row["rank"]), "right"),
-        (str(row["customer_id"]), "left"),
-        (str(row["tier"]), "left"),
+        (_plain(row["customer_id"]), "left"),
+        (_plain(row["tier"]), "left"),
         (f"{row['prospect_value']:,.0f}" if known else f"score {row['composite_score']:.0f}", "right"),
         (f"{row['prospect_value_low']:,.0f}–{row['prospect_value_high']:,.0f}" if known else "", "right"),
         (f"{row['conversion_probability']:.0%}" if known else "", "right"),
         (f"good until {row['prospect_valid_until']:%Y-%m-%d}", "left"),
     ]
+
+
+def _plain(text: str) -> str:
+    """`text` on one line, without what a terminal would obey: escape sequences, turned letters, line breaks."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _aligned(rows: list[list[tuple[str, str]]]) -> list[str]:
@@ -165,9 +170,9 @@ def _why(row: dict[str, Any]) -> Table:
     grid.add_column(width=1)
     grid.add_column()
     if isinstance(row["sentence"], str):
-        grid.add_row(Text("+" if row["direction"] == "for" else "−"), Text(row["sentence"]))
+        grid.add_row(Text("+" if row["direction"] == "for" else "−"), Text(_plain(row["sentence"])))
     if isinstance(row["judgement"], str):
-        grid.add_row(Text("✎"), Text(row["judgement"]), style="italic")
+        grid.add_row(Text("✎"), Text(_plain(row["judgement"])), style="italic")
     return grid
 
 
@@ -198,4 +203,4 @@ def _show_judges(console: Any, facts: pd.DataFrame) -> None:
     order = rows["name"].map({"judges_all": 0, "judges_combined": 1}).fillna(2)
     for row in rows.assign(order=order).sort_values(["order", "name"]).to_dict("records"):
         said = f"{row['value']:.2f} {row['detail']}" if row["name"] == "judges_combined" else row["detail"]
-        console.print(Padding(Text(said), (0, 0, 0, 2)))
+        console.print(Padding(Text(_plain(said)), (0, 0, 0, 2)))

@@ -134,7 +134,7 @@ class ProspectRecord:
     """What the past says about prospects as of a training date.
 
     `tables`: by name, for MLflow: no person is named in them. `facts`: rows of `month_facts` for the months that this
-    training grades, judges named as the company names them. `population`: those that the model learned from.
+    training grades, judges named as the company names them. `population`: the training rows of the date, in bins.
     """
 
     tables: Mapping[str, pd.DataFrame]

@@ -28,7 +28,8 @@ def of_month(frame: pd.DataFrame, groups: Sequence[str], key: Sequence[str]) -> 
 
     `frame`: graded prospects with the attributes, composite_score and tier; `key`: the key tiers. Columns: attribute,
     group (of fewer than 20 together), prospects, mean_score, key_ratio, ratio_to_best (key_ratio / that of the best
-    group of 20 or more), chance_probability (Fisher's exact test against the best group), is_flagged (ratio < 0.8).
+    group of 20 or more), chance_probability (Fisher's exact test against the best group), is_flagged (ratio < 0.8,
+    of a group of 20 or more).
     """
     counted = pd.DataFrame(
         {
@@ -183,7 +184,8 @@ def _with_rule(found: pd.DataFrame, chosen: pd.Series, among: pd.Series, measure
         for group in found.index
     ]
     ratio = found[measure] / top
-    return found.assign(ratio_to_best=ratio, chance_probability=chance, is_flagged=ratio < FOUR_FIFTHS)
+    flagged = (ratio < FOUR_FIFTHS) & eligible.notna()
+    return found.assign(ratio_to_best=ratio, chance_probability=chance, is_flagged=flagged)
 
 
 def _named(found: pd.DataFrame, attribute: str) -> pd.DataFrame:

@@ -87,7 +87,7 @@ def show_month(config: Config, as_of: date) -> None:
         console.print(Text("\nProspects, a pyramid of their own", style="bold"))
         console.print(_pyramid(prospects))
         for warning in prospect_warnings(facts):
-            console.print(Text(f"  {warning}", style="yellow"))
+            console.print(Padding(Text(warning, style="yellow"), (0, 0, 0, 2)))
     if len(keys):
         console.print(Text("\nKey customers, and why", style="bold"))
     for customer in keys.to_dict("records"):

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt:
     """Grade everybody known before `as_of` and publish the month; says what was published."""
+    import pandas as pd
+
     from clv import (
         champions,
         changes,
         criteria,
+        evidence,
         explain,
         grades,
         ingest,
@@ -29,6 +32,7 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
         outlook,
         paths,
         points,
+        prospect_month,
         publish,
         tracking,
         warehouse,
@@ -71,6 +75,10 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 as_of,
                 policy_reset=reset["prospect_tier_policy"],
             )
+
+        with step("looking at the month's prospects as a whole"):
+            found = publish.facts_of_training(config, champion.mlflow_run_id)
+            of_month = prospect_month.prospect_month(prospects, champion.grading, config, found)
 
         with step("explaining every grade"):
             of_customers = points.of_customers(measured, champion.models, champion.grading, config.standards)
@@ -117,13 +125,14 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                         config,
                         previous=month.previous,
                         overrides=overrides,
-                    )
+                    ),
+                    of_month.facts,
                 ],
                 "value_outlook": [outlook.value_outlook(measured, champion.models, config)],
                 "invoice_outlook": [outlook.invoice_outlook(measured, champion.models, config)],
                 "rejected_rows": [ingest.rejected_rows(db)],
             }
-            return publish.publish(
+            receipt = publish.publish(
                 config,
                 month,
                 tables,
@@ -131,6 +140,13 @@ def score(config: Config, as_of: date, models_run: str | None = None) -> Receipt
                 mlflow_run_id=champion.mlflow_run_id,
                 why=measured.why() | {"notes": [*loaded.notes, *gone], "models": models_run or "champions"},
             )
+
+        if receipt.status == "published":
+            with step("logging the month in MLflow"):
+                facts, summary = (pd.concat(tables[name]) for name in ("month_facts", "tier_summary"))
+                tags = {"run_id": receipt.run_id, "training_run_id": champion.mlflow_run_id}
+                evidence.log_month(store, config, as_of, tags, facts, summary, of_month.tables)
+    return receipt
 
 
 def month_before(

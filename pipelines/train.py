@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,15 +65,21 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
         with step("learning how scores move from month to month"):
             grading = snapshots.learn(db, as_of, config, pricing, chosen.models, grading)
             receivables = portfolio(db, as_of, config.payment)
+        with step("holding judges and prospects to what happened"):
+            record_of = learn.prospect_record(db, as_of, config, value, chosen.models.prospect_value)
+            grading = replace(grading, prospects=record_of.population)
 
         with step("logging and registering in MLflow"):
             params, tags = evidence.params(config, as_of, loaded, pricing), {"kind": "train", "as_of": as_of}
             with tracking.training_run(store, f"train {as_of}", params=params, tags=tags) as run:
-                evidence.log(run, config, learned, chosen.models, measured, facts, receivables)
+                evidence.log(
+                    run, config, learned, chosen.models, measured, facts, receivables, record_of.tables
+                )
                 if tuned:
                     run.log_table(tuned.trials, "lifetime-value/tuning.json")
                 champions.register(store, run, as_of, chosen, learned, grading)
-        record.mlflow_run_id, record.why = run.run_id, dict(chosen.why)
+        record.mlflow_run_id = run.run_id
+        record.why = {**chosen.why, publish.FACTS: record_of.facts}
     for name, what in chosen.why.items():
         program.LOG.info("  %s: %s", name, what)
     return run.run_id

@@ -29,14 +29,14 @@ ORDER = (
     ("customers",),
     ("models",),
     ("evaluation", "field_audit"),
-    ("scales", "firmness", "policies"),
+    ("scales", "firmness", "policies", "drift", "disparity", "judges", "first_order"),
     ("composite", "tiers", "edges"),
     ("groups", "quadrants"),
     ("learn",),
     ("criteria",),
     ("references",),
     ("grades", "outlook"),
-    ("month_facts", "what_if", "snapshots"),
+    ("month_facts", "prospect_month", "what_if", "snapshots"),
     ("points",),
     ("explain",),
     ("changes",),
@@ -50,6 +50,7 @@ ORDER = (
     ("truth", "backtests", "pages", "stability", "cards"),
     ("rolling",),
     ("program", "console"),
+    ("prospect_list",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # `learn` hands its verdicts to `champions` and `evidence`; MLflow itself is behind `tracking` and `pyfunc` alone.

@@ -405,13 +405,38 @@ def test_judgements_precede_the_first_order_and_know_something(many_prospects: R
     assert many_prospects("""SELECT count(*) FROM company.judgements JOIN truth.customers USING (customer_id)
         WHERE judged_date > first_order_date""") == [(0,)]
     (judged, lowest, highest, knowledge) = many_prospects("""
-        SELECT count(*), min(score), max(score), corr(score, expected_contribution_12m)
+        SELECT count(*), min(score), max(score),
+            corr(score, ln(greatest(expected_contribution_12m_given_conversion, 1)))
         FROM company.judgements JOIN truth.prospects USING (customer_id) WHERE as_of_date = '2026-01-01'""")[
         0
     ]
     assert judged > 500
     assert 0 <= lowest < 20 < 80 < highest <= 100
-    assert 0.15 < knowledge < 0.9
+    assert 0.3 < knowledge < 0.9
+
+
+def test_judges_differ_in_what_they_know_and_in_how_kind_they_are(many_prospects: Rows) -> None:
+    rows = many_prospects("""
+        SELECT judged_by, corr(score, ln(greatest(expected_contribution_12m_given_conversion, 1))), avg(score)
+        FROM company.judgements JOIN truth.prospects USING (customer_id) WHERE as_of_date = '2026-01-01'
+        GROUP BY judged_by""")
+    knows = {judge: knowledge for judge, knowledge, _ in rows}
+    kind = {judge: mean for judge, _, mean in rows}
+    assert knows["C. Dubois"] > 0.7 > knows["B. Costa"] > 0.4 > 0.15 > abs(knows["Э. Фёдорова"])
+    assert kind["B. Costa"] > kind["A. Berger"] + 4 > kind["D. Eriksen"] + 6
+
+
+def test_some_prospects_are_judged_again_and_most_judgements_have_expired(many_prospects: Rows) -> None:
+    [(again, by_another, expired, valid)] = many_prospects("""
+        WITH numbered AS (
+            SELECT *, count(*) OVER (PARTITION BY customer_id) AS times,
+                count(DISTINCT judged_by) OVER (PARTITION BY customer_id) AS judges
+            FROM company.judgements WHERE judged_date < DATE '2026-01-01')
+        SELECT count(*) FILTER (times > 1), count(*) FILTER (judges > 1),
+            count(*) FILTER (valid_until < DATE '2026-01-01'), count(*) FILTER (valid_until >= DATE '2026-01-01')
+        FROM numbered""")
+    assert again > by_another > 50
+    assert expired > valid > 50
 
 
 def test_alive_probability_solves_its_integral() -> None:

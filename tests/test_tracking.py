@@ -233,6 +233,29 @@ def test_run_opened_by_mlflow_run_is_resumed(store: tracking.Store, monkeypatch:
     assert not Path("elsewhere").exists()
 
 
+def test_under_mlflow_run_what_follows_the_training_is_nested_in_the_run_mlflow_opened(
+    store: tracking.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = client(store).create_run(tracking._experiment_id(store))
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
+    logged = []
+    for kind, day in (("train", JANUARY), ("score", JANUARY), ("score", MARCH), ("train", JANUARY)):
+        tags = {"kind": kind, "as_of": day}
+        with tracking.training_run(store, f"{kind} {day}", params={"as_of": day}, tags=tags) as run:
+            logged.append(run.run_id)
+    train, score, later, again = logged
+    assert train == again == opened.info.run_id
+    assert len({train, score, later}) == 3
+    for nested, day in ((score, JANUARY), (later, MARCH)):
+        found = client(store).get_run(nested)
+        assert found.data.tags["mlflow.parentRunId"] == opened.info.run_id
+        assert (found.data.tags["kind"], found.data.params["as_of"]) == ("score", str(day))
+        assert found.info.experiment_id == opened.info.experiment_id
+        assert found.info.status == "FINISHED"
+    assert client(store).get_run(train).data.tags["kind"] == "train"
+
+
 def test_run_of_another_store_is_a_model_error(
     store: tracking.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from clv.drift import Population
 from clv.errors import ModelError
 from clv.firmness import Calibration, Changes, read_calibration, read_changes
 from clv.scales import MIDDLE, Scale, fit_scale, read_scale
@@ -34,6 +35,7 @@ class Grading:
     how often customers then kept their tiers.
     `reference_costs`: what the reference customer costs in the economic composite, by the name of the cost.
     `segment_references`: of criteria graded by rule, and of those costs: segment -> its reference customer's value.
+    `prospects`: those that the prospect model learned from, against whom a month's are compared.
     """
 
     scales: Mapping[str, Scale]
@@ -43,6 +45,7 @@ class Grading:
     reference_costs: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
     segment_references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    prospects: Population = field(default_factory=lambda: Population(0, {}))
 
     def seen_from(self, segment: str | None, references: Mapping[str, Mapping[str, float]]) -> Grading:
         """The same scales held against the reference customer of a segment, where `references` has it.
@@ -88,6 +91,7 @@ class Grading:
             "reference_costs": dict(self.reference_costs),
             "calibration": asdict(self.calibration),
             "segment_references": {name: dict(values) for name, values in self.segment_references.items()},
+            "prospects": self.prospects.to_dict(),
         }
         return {_FILE: json.dumps(content, indent=2, allow_nan=False) + "\n"}
 
@@ -107,6 +111,7 @@ class Grading:
                 ).items()  # none in gradings of before
             }
             method = str(content["method"])
+            prospects = Population.from_dict(content["prospects"])
             trained_as_of = date.fromisoformat(content["trained_as_of"])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
@@ -114,7 +119,7 @@ class Grading:
                 f"({type(error).__name__}: {error}). Train again."
             ) from error
         by_name = {scale.criterion: scale for scale in scales}
-        return cls(by_name, trained_as_of, method, changes, costs, calibration, of_segments)
+        return cls(by_name, trained_as_of, method, changes, costs, calibration, of_segments, prospects)
 
 
 def fit(

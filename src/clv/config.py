@@ -74,7 +74,9 @@ class Attribute(Section):
     Only what is known at first contact is a feature; `our_decision` is what the company chose to do for or spend on
     a lead. `effect`: with a higher number (a set flag) the value of a prospect never falls, or never rises.
     `checked`: why the attribute is the lead's own and known at first contact although its name or its figures say
-    otherwise. `label`: what people call it, one text or one by language, `{en: industry, zh: 行业}`.
+    otherwise. `label`: what people call it, one text or one by language, `{en: industry, zh: 行业}`. One that is
+    `for_reporting` is read by reports alone, never by a model, a segment, a standard or a policy; so it may be a
+    protected characteristic, of which `fairness.groups` shows how its groups are treated.
     """
 
     type: Literal["category", "number", "flag"]
@@ -82,6 +84,7 @@ class Attribute(Section):
     label: languages.Label | None = None
     effect: Literal["raises", "lowers"] | None = None
     checked: Annotated[str, Field(min_length=1)] | None = None
+    for_reporting: bool = False
 
     @model_validator(mode="after")
     def _only_quantities_have_an_effect(self) -> Self:
@@ -173,6 +176,17 @@ class ProspectSettings(Section):
     minimum_conversions: Count = 20
 
 
+class FairnessSettings(Section):
+    """What reports on prospects compare; neither makes an attribute a feature.
+
+    `groups`: attributes whose groups are held against each other; `worked_attribute`: a flag that says whether sales
+    worked a prospect.
+    """
+
+    groups: list[str] = []
+    worked_attribute: str | None = None
+
+
 class ExplainSettings(Section):
     """`reference`: whom scores are explained against, the company's typical customer or that of the own segment."""
 
@@ -214,6 +228,7 @@ class Config(Section):
     order_amount: OrderAmountSettings = OrderAmountSettings()
     contribution: ContributionSettings = ContributionSettings()
     prospect: ProspectSettings = ProspectSettings()
+    fairness: FairnessSettings = FairnessSettings()
     composite: CompositeSettings = CompositeSettings()
     tiers: TierSettings = TierSettings()
     gates: GateSettings = GateSettings()
@@ -250,10 +265,11 @@ class Config(Section):
         mapped = self.sources["customers"].columns if "customers" in self.sources else {}
         for name, attribute in self.attributes.items():
             named = (name, mapped.get(name, "").strip('"'))
-            if any(_names(PROTECTED, column) for column in named):
+            protected = any(_names(PROTECTED, column) for column in named)
+            if protected and not attribute.for_reporting:
                 raise ValueError(
                     f"attributes.{name}: a person's age, sex, nationality or health is refused as a feature; "
-                    "remove it"
+                    "remove it, or declare it for_reporting: true"
                 )
             is_feature = attribute.known_at == "first_contact" and attribute.type != "category"
             if is_feature and not attribute.checked and any(_names(OUR_DECISION, column) for column in named):
@@ -268,6 +284,7 @@ class Config(Section):
             if name not in self.attributes or self.attributes[name].type != "category":
                 raise ValueError(f"segment: {name!r} must be a declared attribute of type category")
         self._grading_agrees()
+        self._reports_agree()
         if self.warehouse_path.stem == "clv":
             raise ValueError("warehouse.path: a file named clv.duckdb cannot hold the schema clv; rename it")
         return self
@@ -294,6 +311,25 @@ class Config(Section):
                 f"tiers.measure: unknown measure {_with_nearest(self.tiers.measure, [*MEASURES, *numbers])}"
             )
 
+    def _reports_agree(self) -> None:
+        """What reports compare is declared, and what is for reporting alone decides nothing."""
+        worked = self.fairness.worked_attribute
+        if worked is not None and (worked not in self.attributes or self.attributes[worked].type != "flag"):
+            raise ValueError(
+                f"fairness.worked_attribute: {worked!r} must be a declared attribute of type flag"
+            )
+        for name in self.fairness.groups:
+            if name not in self.attributes or self.attributes[name].type == "number":
+                raise ValueError(
+                    f"fairness.groups: {name!r} must be a declared attribute of type category or flag"
+                )
+        deciding = {*self.segment, self.tiers.measure, *(own.attribute for own in self.standards.values())}
+        for name, attribute in self.attributes.items():
+            if attribute.for_reporting and name in deciding:
+                raise ValueError(
+                    f"attributes.{name}: is for_reporting, so no segment, standard or tiers.measure may read it"
+                )
+
     @property
     def weights(self) -> dict[str, float]:
         """Weight of each criterion in the composite, together 1."""
@@ -306,7 +342,11 @@ class Config(Section):
     @property
     def known_at_first_contact(self) -> dict[str, Attribute]:
         """Attributes a model of prospects, or of young customers, may use."""
-        return {name: a for name, a in self.attributes.items() if a.known_at == "first_contact"}
+        return {
+            name: attribute
+            for name, attribute in self.attributes.items()
+            if attribute.known_at == "first_contact" and not attribute.for_reporting
+        }
 
     @property
     def lacks_payments(self) -> bool:

@@ -28,6 +28,11 @@ KEY_CUSTOMERS_SHOWN = 5
 BAR_WIDTH = 24
 
 
+def terminal() -> Console:
+    """The terminal, which reads no markup: what comes from outside is shown as text."""
+    return _console()
+
+
 def _console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
@@ -92,6 +97,8 @@ def show_month(config: Config, as_of: date) -> None:
     if len(prospects):
         console.print(Text("\nProspects, a pyramid of their own", style="bold"))
         console.print(_pyramid(prospects))
+        for warning in prospect_warnings(facts):
+            console.print(Padding(Text(warning, style="yellow"), (0, 0, 0, 2)))
     if len(keys):
         console.print(Text("\nKey customers, and why", style="bold"))
     for customer in keys.to_dict("records"):
@@ -119,6 +126,17 @@ def show_month(config: Config, as_of: date) -> None:
     }
     for name, place in places.items():
         console.print(f"{name:<11}{place}", soft_wrap=True)
+
+
+def prospect_warnings(facts: pd.DataFrame) -> list[str]:
+    """What month_facts flag about prospects: groups below four fifths, attributes that have moved; in words."""
+    flagged = dict.fromkeys(("prospect_disparity_", "conversion_disparity_"), "below four fifths:")
+    flagged["prospect_drift_psi"] = "; moved:"
+    return [
+        _plain(row["detail"])
+        for row in facts.to_dict("records")
+        if any(row["name"].startswith(name) and words in row["detail"] for name, words in flagged.items())
+    ]
 
 
 _KEY_SQL = """

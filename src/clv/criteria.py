@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clv.warehouse import Engine
 
 PROSPECT_BASELINE = 50.0  # of prospects whom judgement alone grades: the middle of the scale
+NOTE_LENGTH = 200  # of a judgement's note, as it is published
 CUSTOMER_CRITERIA = ("lifetime_value", "payment", "payment_record", "contribution", "order_amount")
 
 
@@ -107,8 +108,20 @@ def switched_off(config: Config, pricing: Pricing, models: Models) -> dict[str, 
 
 
 def judged_prospects(db: Engine, as_of: date) -> pd.DataFrame:
-    """prospects.prospect_rows with `judgement`: the valid human judgement (0-100), null without one."""
-    judgements = judgements_valid(db, as_of)[["customer_id", "score"]].rename(columns={"score": "judgement"})
+    """prospects.prospect_rows with the valid human judgement, null without one.
+
+    `judgement`: its score, 0-100; `judgement_said`: score, who, until when and note, in words.
+    """
+    judgements = judgements_valid(db, as_of)
+    judgements = pd.DataFrame(
+        {
+            "customer_id": judgements["customer_id"],
+            "judgement": judgements["score"],
+            "judgement_said": pd.Series(
+                [_said(row) for row in judgements.to_dict("records")], index=judgements.index, dtype="str"
+            ),
+        }
+    )
     return prospect_rows(db, as_of).merge(judgements, on="customer_id", how="left", validate="1:1")
 
 
@@ -144,6 +157,16 @@ def known(db: Engine, as_of: date, config: Config, pricing: Pricing, models: Mod
         ),
         judged_prospects(db, as_of),
     )
+
+
+def _said(judgement: dict[str, Any]) -> str:
+    until = judgement["valid_until"]
+    words = (
+        f"{judgement['score']:g} of 100 by {judgement['judged_by']} on {judgement['judged_date']:%Y-%m-%d}"
+    )
+    words += "" if pd.isna(until) else f", counts until {until:%Y-%m-%d}"
+    note = judgement["note"]
+    return f"{words}: {note[:NOTE_LENGTH]}" if isinstance(note, str) and note.strip() else words
 
 
 def measure(db: Engine, as_of: date, config: Config, pricing: Pricing, models: Models) -> Measured:

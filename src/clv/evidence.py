@@ -6,6 +6,7 @@ No row of a customer is logged: figures are over all, pictures show dots without
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from clv import plots
+from clv import plots, tracking
 from clv.evaluation import flat
 from clv.exhibits import Exhibits, Judged, of_test
 from clv.models.payment_delay import PaymentDelay
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from clv.criteria import Measured, Models
     from clv.ingest import Loaded
     from clv.learn import Learned
-    from clv.tracking import Run
+    from clv.tracking import Run, Store
     from clv.warehouse import Engine
+
+LOG = logging.getLogger("clv")
 
 SHAP_ROWS = 2000
 PARTS = {  # of a back-test's report, and the models they judge
@@ -73,11 +76,13 @@ def log(
     measured: Measured,
     facts: Mapping[str, str],
     receivables: Mapping[str, pd.DataFrame],
+    of_prospects: Mapping[str, pd.DataFrame],
 ) -> None:
     """Everything that lets a data scientist judge the run without rerunning it.
 
     Per model: the figures of its forecast and of every baseline, what the forecast was worth on the later period as
-    pictures, and what drives the model that grades (`models`). `receivables`: portfolio.portfolio.
+    pictures, and what drives the model that grades (`models`). `receivables`: portfolio.portfolio; `of_prospects`:
+    the tables of learn.prospect_record.
     """
     run.log_config(config.model_dump(mode="json"))
     tables = pd.DataFrame({"table": list(facts), "fingerprint": list(facts.values())})
@@ -94,12 +99,44 @@ def log(
         of_test(name, judged, config).log(run)
         for picture, figure in _of_calibration(name, what).items():
             run.log_figure(figure, f"{name}/{picture}.png")
+    for table, frame in of_prospects.items():
+        run.log_table(frame, f"prospect-value/{table}.json")
     for table, frame in receivables.items():
         run.log_table(frame, f"receivables/{table}.json")
     for picture, figure in _of_receivables(receivables, config.reporting_currency).items():
         run.log_figure(figure, f"receivables/{picture}.png")
     for picture, figure in _of_drivers(models, measured, config.reporting_currency).items():
         run.log_figure(figure, f"{picture}.png")
+
+
+def log_month(
+    store: Store,
+    config: Config,
+    as_of: date,
+    tags: Mapping[str, object],
+    facts: pd.DataFrame,
+    summary: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+) -> None:
+    """A published month, as a run of kind `score`: its figures (`month/NAME`), its tiers, and `tables` about prospects.
+
+    `facts`: rows of `month_facts`, whose words stay in the warehouse, as they name people; `summary`: `tier_summary`;
+    `tags` link the run to the month and to its training. The month is published already: what goes wrong here is
+    said in the log, and undoes nothing.
+    """
+    try:
+        named = {"kind": "score", "as_of": as_of} | dict(tags)
+        params = {"as_of": as_of, "config_hash": config.hash}
+        with tracking.training_run(store, f"score {as_of}", params=params, tags=named) as run:
+            known = facts[facts["value"].notna()]
+            run.log_metrics(
+                {f"month/{name}": value for name, value in zip(known["name"], known["value"], strict=True)}
+            )
+            run.log_table(summary, "tiers.json")
+            for name, table in tables.items():
+                run.log_table(table, f"prospects/{name}.json")
+    except Exception as error:  # whatever MLflow, its database or its server may raise
+        LOG.warning("The month %s is published, but not in MLflow: %s", as_of, error)
 
 
 def log_backtest(run: Run, config: Config, report: Mapping[str, Any], shown: Exhibits, page: str) -> None:

@@ -264,7 +264,8 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
         missing = measured.off.get(name) or WHY_MISSING.get(name, "not on record")
         why = np.full(len(score), missing, dtype=object)
         why[np.isfinite(score)] = measured.fallback.get(name)
-        why[np.isfinite(score) & np.isnan(value)] = "judged by sales alone"
+        if name == "prospect":
+            why = _who_judged(why, np.isfinite(score), np.isnan(value), frame)
         tables.append(
             pd.DataFrame(
                 {
@@ -279,6 +280,23 @@ def criteria_table(graded: Graded, measured: Measured) -> pd.DataFrame:
             )
         )
     return pd.concat(tables, ignore_index=True)
+
+
+def _who_judged(
+    why: NDArray[np.object_],
+    is_scored: NDArray[np.bool_],
+    has_no_forecast: NDArray[np.bool_],
+    frame: pd.DataFrame,
+) -> NDArray[np.object_]:
+    """`why` of prospects, with the judgement that counts, in words, and whether it grades alone."""
+    alone = is_scored & has_no_forecast
+    why = np.where(alone, "judged by sales alone", why)
+    if "judgement_said" in frame:
+        said = frame["judgement_said"]
+        judged = is_scored & said.notna().to_numpy(bool)
+        why = np.where(judged, "judged " + said.astype("object"), why)
+        why = np.where(judged & alone, "judged by sales alone: " + said.astype("object"), why)
+    return np.asarray(why, dtype=object)
 
 
 WHY_MISSING = {

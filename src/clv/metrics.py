@@ -196,15 +196,22 @@ def psi(reference: ArrayLike, current: ArrayLike, edges: ArrayLike) -> float:
     `edges` are fixed on the reference (`psi_edges`); missing values are a bin of their own; shares are kept at
     or above 0.0001. Rule of thumb: above 0.1 look, above 0.25 moved. nan where either sample is empty.
     """
-    known, cuts = _floats(reference), _floats(edges)
-    shares = []
-    for sample in (known, _floats(current)):
-        if len(sample) == 0:
-            return math.nan
-        missing = np.isnan(sample)
-        bins = np.where(missing, len(cuts) + 1, np.searchsorted(cuts, sample, side="left"))
-        shares.append(np.maximum(np.bincount(bins, minlength=len(cuts) + 2) / len(sample), SMALLEST_SHARE))
-    before, now = shares
+    return psi_of_shares(bin_shares(reference, edges), bin_shares(current, edges))
+
+
+def bin_shares(sample: ArrayLike, edges: ArrayLike) -> Floats:
+    """Share of the sample in each bin between `edges` (`psi_edges`), the missing ones last; nan of an empty sample."""
+    known, cuts = _floats(sample), _floats(edges)
+    if len(known) == 0:
+        return np.full(len(cuts) + 2, math.nan)
+    bins = np.where(np.isnan(known), len(cuts) + 1, np.searchsorted(cuts, known, side="left"))
+    shares: Floats = np.bincount(bins, minlength=len(cuts) + 2) / len(known)
+    return shares
+
+
+def psi_of_shares(reference: ArrayLike, current: ArrayLike) -> float:
+    """`psi` of two samples whose shares per bin are known; nan where one of them is nan."""
+    before, now = (np.maximum(_floats(shares), SMALLEST_SHARE) for shares in (reference, current))
     return float(((now - before) * np.log(now / before)).sum())
 
 

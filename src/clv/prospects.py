@@ -182,6 +182,35 @@ def judgements_valid(db: Engine, as_of: date, criterion: str = "prospect") -> pd
     """)
 
 
+def judged_outcomes(db: Engine, as_of: date, conversion_days: int, since: date) -> pd.DataFrame:
+    """Judgements of prospects, from `since` on, whose conversion window has ended by `as_of`, with what happened.
+
+    One row per judge and customer, the first judgement that judge gave: customer_id, judged_by, judged_date,
+    judgement (0-100), days_since_first_contact, the attributes, and `converted`: first order within conversion_days
+    from the day after the judgement on. Who had ordered by the end of that day was no prospect any more, or was known
+    to be a customer, and is left out. Attributes are as known on `as_of`: those known at first contact do not change.
+    The schema `past` must show `as_of`.
+    """
+    _remember_first_orders(db)
+    attributes = _attributes_sql(db)
+    return db.frame(f"""
+        WITH judged AS (
+            SELECT * FROM past.judgements WHERE criterion = 'prospect' AND judged_date >= DATE '{since}'
+            QUALIFY row_number() OVER (PARTITION BY customer_id, judged_by
+                                       ORDER BY judged_date, score, valid_until NULLS LAST, note NULLS LAST) = 1
+        )
+        SELECT j.customer_id, j.judged_by, j.judged_date, j.score AS judgement,
+               date_diff('day', c.first_contact_date, j.judged_date) + 1 AS days_since_first_contact {attributes},
+               coalesce(date_diff('day', j.judged_date, f.first_order_date) <= {int(conversion_days)}, false)
+                   AS converted
+        FROM judged AS j JOIN past.customers AS c USING (customer_id) LEFT JOIN first_orders AS f USING (customer_id)
+        WHERE c.first_contact_date <= j.judged_date
+          AND (f.first_order_date IS NULL OR f.first_order_date > j.judged_date)
+          AND date_diff('day', j.judged_date, DATE '{as_of}') > {int(conversion_days)}
+        ORDER BY j.judged_date, j.customer_id, j.judged_by
+    """)
+
+
 def _prospects_sql(db: Engine, as_of: date) -> str:
     return f"""
         SELECT c.customer_id, date_diff('day', c.first_contact_date, DATE '{as_of}') AS days_since_first_contact

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("clv")
 
+FACTS = "month_facts"  # in `runs.why` of a training: its findings for the months that it grades
+
 STAGED = tuple(name for name in PUBLISHED if name != "runs")
 
 # Columns travel typed: guessing a type from a sample fails where the first values are all null.
@@ -207,6 +209,27 @@ def publish(
                 counts=counts,
             )
     return Receipt(status, run_id, counts, [row[0] for row in stale])
+
+
+def facts_of_training(config: Config, mlflow_run_id: str) -> list[tuple[str, float | None, str]]:
+    """What the training run found that belongs into the months it grades: rows of `month_facts`; empty where none."""
+    if not config.warehouse_path.exists():
+        return []
+    with workspace_of(config) as db, warehouse(db, config, read_only=True) as has_schema:
+        found = (
+            db.rows(
+                """SELECT why FROM clv.runs WHERE kind = 'train' AND mlflow_run_id = ?
+                   ORDER BY finished_at DESC, run_id LIMIT 1""",
+                [mlflow_run_id],
+            )
+            if has_schema
+            else []
+        )
+    return (
+        [(name, value, detail) for name, value, detail in json.loads(found[0][0]).get(FACTS, [])]
+        if found
+        else []
+    )
 
 
 @contextmanager

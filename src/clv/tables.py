@@ -299,7 +299,7 @@ PUBLISHED: Mapping[str, Table] = _by_name(
             score DOUBLE 0-100
             percentile DOUBLE share of the graded with a lower score (0-1)
             weight DOUBLE share of the composite after re-weighting; 0 where shown only
-            why VARCHAR when not measured, or measured by a fallback"""
+            why VARCHAR when not measured, or measured by a fallback; of a prospect who judged"""
         ),
         key=("customer_id", "criterion"),
     ),

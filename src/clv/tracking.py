@@ -202,8 +202,9 @@ def training_run(
 ) -> Iterator[Run]:
     """A run called `name` with its parameters and tags: FINISHED at the end of the block, FAILED on an error.
 
-    Of a training, or of a back-test: the tag `kind` says which. Under `mlflow run` it is the run MLflow has opened
-    (MLFLOW_RUN_ID), whose own parameters are kept.
+    Of a training, a month or a back-test: the tag `kind` says which. Under `mlflow run` it is the run MLflow has opened
+    (MLFLOW_RUN_ID), whose own parameters are kept; what is logged after it in the same process (the month after its
+    training) has a run of its own, nested in that one.
     Raises ModelError where that run is not in the store.
     """
     mlflow = _mlflow()
@@ -217,7 +218,10 @@ def training_run(
             "Start `mlflow run` with the MLFLOW_TRACKING_URI of this store."
         ) from error
     run_id = run.info.run_id
-    if resumed:
+    if resumed and _belongs_to_another(run.data.tags, tags):
+        run = client.create_run(run.info.experiment_id, run_name=name, tags={"mlflow.parentRunId": resumed})
+        run_id = run.info.run_id
+    elif resumed:
         client.update_run(run_id, status="RUNNING", name=name)
     param, tag = mlflow.entities.Param, mlflow.entities.RunTag
     new_params = [param(key, str(value)) for key, value in params.items() if key not in run.data.params]
@@ -230,6 +234,11 @@ def training_run(
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+def _belongs_to_another(logged: Mapping[str, str], tags: Mapping[str, object]) -> bool:
+    """Whether the run that MLflow opened holds something else already: another kind of run, or another date's."""
+    return any(name in logged and logged[name] != str(tags.get(name)) for name in ("kind", "as_of"))
 
 
 def promote(store: Store, version: ModelVersion, why: str) -> None:

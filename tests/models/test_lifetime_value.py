@@ -463,3 +463,32 @@ def test_gamma_gamma_reads_all_orders(company: Company, models: dict[str, Lifeti
     outputs, orders = purchases.outputs(bought), bought["order_count"]
     expected = (outputs["expected_order_value"].to_numpy() * orders.to_numpy()).sum()
     assert expected == pytest.approx((bought["mean_order_value"] * orders).sum())
+
+
+# From prospect to customer
+
+
+def test_what_was_known_at_first_contact_keeps_working_once_a_prospect_has_ordered(company: Company) -> None:
+    kinds = {"firm_size": "first_contact", "sales_status": "after_contact"}
+    attributes = {name: {"type": "number", "known_at": moment} for name, moment in kinds.items()}
+    attributes["nationality"] = {"type": "category", "known_at": "first_contact", "for_reporting": True}
+    sources = company.config.model_dump()["sources"] | {"customers": {"path": "people.csv"}}
+    changed = company.config.model_dump() | {"attributes": attributes, "sources": sources}
+    config = Config.model_validate(changed)
+    rng = np.random.default_rng(3)
+    size = dict(zip(company.present["customer_id"], rng.normal(0, 1, len(company.present)), strict=True))
+
+    def with_attributes(frame: pd.DataFrame) -> pd.DataFrame:
+        known = frame["customer_id"].map(size)
+        return frame.assign(firm_size=known, sales_status=frame["order_count"], nationality="any")
+
+    training, present = with_attributes(company.training), with_attributes(company.present)
+    bigger = np.exp(training["firm_size"].to_numpy(np.float64))
+    part = fit_part(
+        training.assign(realised_value=training["realised_value"] * bigger), present, None, config
+    )
+    assert isinstance(part, Trees)
+    assert [column.name for column in part.encoder.columns] == ["firm_size"]
+    twins = present.head(50)
+    large, small = (part.raw(part.inputs(twins.assign(firm_size=level))) for level in (2.0, -2.0))
+    assert (large >= small).mean() > 0.9

@@ -7,6 +7,7 @@ payment record, segment means.
 from clv.learn.learned import Learned
 from clv.learn.payment import PaymentTrial, learn_payment_delay, try_payment_delay
 from clv.learn.prospect import ProspectTrial, learn_prospect_value, try_prospect_value
+from clv.learn.prospect_past import ProspectRecord, prospect_record
 from clv.learn.tuning import Tuned, tune_lifetime_value
 from clv.learn.value import (
     ValueForecasts,
@@ -19,6 +20,7 @@ from clv.learn.value import (
 __all__ = [
     "Learned",
     "PaymentTrial",
+    "ProspectRecord",
     "ProspectTrial",
     "Tuned",
     "ValueForecasts",
@@ -28,6 +30,7 @@ __all__ = [
     "learn_lifetime_value",
     "learn_payment_delay",
     "learn_prospect_value",
+    "prospect_record",
     "try_payment_delay",
     "try_prospect_value",
     "tune_lifetime_value",

@@ -25,7 +25,8 @@ class Learned(Generic[Model]):
     `passed`: the model itself passed its gate; otherwise `model` is the fallback and `why` says what was missing.
     `report`: figures of the model and its baselines on a later period, begun on `tested_from`; `outcome` is what
     happened in it and `forecasts` what each forecast had said, row by row; `course`, of the lifetime value, both
-    week by week (clv.learn.course). `tables`: what else the test says, by name.
+    week by week (clv.learn.course). `tables`: what else the test says, by name. `customer_ids`, of the lifetime value:
+    whose the rows are.
     Empty or None where there was no test.
     """
 
@@ -38,6 +39,7 @@ class Learned(Generic[Model]):
     forecasts: Mapping[str, Floats] = field(default_factory=dict)
     course: pd.DataFrame | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    customer_ids: NDArray[np.object_] | None = None
 
 
 def probability_gate(outcome: Floats, forecasts: Mapping[str, Floats], what: str, seed: int) -> str | None:

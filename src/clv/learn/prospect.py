@@ -61,6 +61,8 @@ def learn_prospect_value(db: Engine, as_of: date, config: Config) -> Learned[Pro
     audit_fields(db, config.attributes, config.seed)
     try:
         rows, values = training_tables(db, as_of, config)
+        if not rows["converted"].any():
+            raise ModelError(f"Of {len(rows)} exposures of prospects none ended with an order.")
         fallback = ProspectValue.segment_means(rows, values, config)
     except ModelError:
         see(db, as_of)

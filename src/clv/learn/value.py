@@ -118,6 +118,7 @@ def learn_lifetime_value(
         trial.realised,
         {name: forecast.value for name, forecast in trial.forecasts.items()},
         made.course(db, config),
+        customer_ids=made.frame["customer_id"].to_numpy(object),
     )
     return learned, present
 

@@ -42,6 +42,7 @@ class Block:
     credit_events: relations.Events
     group: Ints  # 0 = none
     links: relations.Links
+    sales_rep: Ints
     judgements: relations.Judgements
     order_value: Floats  # expected net value of an order that stands, EUR
     order_margin: Floats  # its contribution margin
@@ -71,6 +72,7 @@ def simulate_block(
     group, links = relations.account_groups(rng("account_groups"), timeline, accounts)
     order_value, order_margin = trade.expected_order(accounts, world.catalogue)
     value = truth.value_after_conversion(accounts, order_margin, STANDING_RATIO)
+    rep = relations.sales_reps(rng("sales_reps"), accounts)
     return Block(
         number=number,
         first=first,
@@ -85,7 +87,8 @@ def simulate_block(
         credit_events=relations.credit_events(rng("credit_events"), timeline, accounts, invoices),
         group=group,
         links=links,
-        judgements=relations.judgements(rng("judgements"), timeline, accounts, value),
+        sales_rep=rep,
+        judgements=relations.judgements(rng("judgements"), timeline, accounts, value, rep),
         order_value=order_value,
         order_margin=order_margin,
         revenue_after_conversion=truth.value_after_conversion(accounts, order_value, STANDING_RATIO),

@@ -11,7 +11,7 @@ from clv.simulate import receivables, relations
 from clv.simulate.block import Block, World, stream
 from clv.simulate.columns import dates, keys, money, strings
 from clv.simulate.ids import customer_ids, group_ids, invoice_ids, order_ids, row_keys
-from clv.simulate.timeline import Ints, Timeline
+from clv.simulate.timeline import Timeline
 
 SALES_REPS = (
     "A. Berger",
@@ -58,9 +58,8 @@ def company_rows(world: World, block: Block) -> list[tuple[str, pa.Table]]:
     """(table, rows) of the block."""
     timeline, customers = world.timeline, customer_ids(block)
     currencies = pa.array(["EUR", "USD"]).take(pa.array(block.accounts.currency_is_usd.astype(np.int64)))
-    rep = _sales_rep(world, block)
     return [
-        ("customers", _customers(world, block, customers, rep)),
+        ("customers", _customers(world, block, customers)),
         ("order_lines", _order_lines(timeline, block, customers, currencies)),
         ("invoices", _invoices(timeline, block, customers, currencies)),
         ("invoices", _credit_notes(timeline, block, customers, currencies)),
@@ -68,17 +67,11 @@ def company_rows(world: World, block: Block) -> list[tuple[str, pa.Table]]:
         ("service_events", _service_events(timeline, block, customers)),
         ("credit_events", _credit_events(timeline, block, customers)),
         ("account_links", _account_links(timeline, block, customers)),
-        ("judgements", _judgements(timeline, block, customers, rep)),
+        ("judgements", _judgements(timeline, block, customers)),
     ]
 
 
-def _sales_rep(world: World, block: Block) -> Ints:
-    """Two people per region."""
-    either = stream(world, "sales_reps", block.number).integers(0, 2, len(block.accounts))
-    return np.asarray(block.accounts.region * 2 + either, dtype=np.int64)
-
-
-def _customers(world: World, block: Block, customers: pa.Array, rep: Ints) -> pa.Table:
+def _customers(world: World, block: Block, customers: pa.Array) -> pa.Table:
     accounts, timeline = block.accounts, world.timeline
     undecided = stream(world, "sales_status", block.number).random(len(accounts))
     unsold = np.select([undecided < 0.5, undecided < 0.8], [LOST, CONTACTED], NEW)
@@ -90,7 +83,7 @@ def _customers(world: World, block: Block, customers: pa.Array, rep: Ints) -> pa
             "name": _names(world, block),
             "first_contact_date": dates(timeline, np.floor(accounts.contact_time).astype(np.int64)),
             "account_group_id": group_ids(block).take(pa.array(block.group, mask=block.group == 0)),
-            "sales_rep": strings(SALES_REPS, rep),
+            "sales_rep": strings(SALES_REPS, block.sales_rep),
             "is_natural_person": accounts.is_natural_person,
             "industry": strings(words.INDUSTRIES, accounts.industry),
             "region": strings(words.REGIONS, accounts.region),
@@ -237,16 +230,16 @@ def _account_links(timeline: Timeline, block: Block, customers: pa.Array) -> pa.
     )
 
 
-def _judgements(timeline: Timeline, block: Block, customers: pa.Array, rep: Ints) -> pa.Table:
+def _judgements(timeline: Timeline, block: Block, customers: pa.Array) -> pa.Table:
     judged = block.judgements
     return pa.table(
         {
             "customer_id": customers.take(pa.array(judged.account)),
             "criterion": strings(("prospect",), np.zeros(len(judged.account), dtype=np.int64)),
             "score": judged.score,
-            "judged_by": strings(SALES_REPS, rep[judged.account]),
+            "judged_by": strings(SALES_REPS, judged.judge),
             "judged_date": dates(timeline, judged.day),
-            "valid_until": dates(timeline, judged.day + relations.JUDGEMENT_VALID_DAYS),
+            "valid_until": dates(timeline, judged.last_day),
             "note": strings(relations.NOTES, judged.note),
         }
     )

@@ -13,7 +13,13 @@ from clv.simulate.timeline import DAYS_PER_YEAR, Flags, Floats, Ints, Timeline, 
 ACTIVITIES = ("visit", "support_call", "expedite", "complaint")
 CREDIT_EVENTS = ("insolvency", "write_off", "blocked", "released")
 WRITE_OFF_DAYS = 150  # after the due day
-JUDGEMENT_VALID_DAYS = 180
+JUDGED_RATIO = 0.45  # of the leads still prospects some weeks after the first contact
+JUDGED_AGAIN_RATIO = 0.4  # of those who then still are
+VALID_DAYS = (180, 60, 365)  # most, hurried and patient judgements
+# What the salespeople's judgements are worth, one after the other: how much of the truth is in them, and by how many
+# points they are too kind.
+SKILL = (1.2, 0.8, 2.0, 1.2, 0.0, 1.6, 1.2, 0.5)
+BIAS = (0.0, 8.0, 0.0, -6.0, 12.0, 0.0, 0.0, 4.0)
 NOTES = (
     "Met at the fair, wants a quote",
     "Budget frozen until next year",
@@ -21,6 +27,7 @@ NOTES = (
     "已与采购经理沟通,需求明确",
     "Только сравнивает цены",
     'Said "maybe later"; call again',
+    "[bold]URGENT[/bold] <b>call</b>; =1+1, O'Neil's lead\t#1",
     "يرغب في تجربة المنتج",
     "",
 )
@@ -48,11 +55,13 @@ class Links:
 
 @dataclass(frozen=True)
 class Judgements:
-    """One row per judgement of a prospect's worth."""
+    """One row per judgement of a prospect's worth; `judge` is a position among the salespeople."""
 
     account: Ints
+    judge: Ints
     score: Floats
     day: Ints
+    last_day: Ints
     note: Ints
 
 
@@ -129,15 +138,34 @@ def _standardised(values: Floats) -> Floats:
     return np.asarray((values - values.mean()) / (values.std() + 1e-9), dtype=np.float64)
 
 
-def judgements(rng: np.random.Generator, timeline: Timeline, accounts: Accounts, value: Floats) -> Judgements:
-    """What sales thought of some accounts while these had not ordered: truth, with as much noise."""
+def sales_reps(rng: np.random.Generator, accounts: Accounts) -> Ints:
+    """Who looks after each account: one of two people per region."""
+    return np.asarray(accounts.region * 2 + rng.integers(0, 2, len(accounts)), dtype=np.int64)
+
+
+def judgements(
+    rng: np.random.Generator, timeline: Timeline, accounts: Accounts, value: Floats, rep: Ints
+) -> Judgements:
+    """What sales thought of some accounts while these had not ordered: truth by the judge's skill, bias and noise.
+
+    The account's own salesperson judges within six weeks of the first contact; some who have not ordered two months
+    later are judged again, every other time by the colleague of the region.
+    """
     n = len(accounts)
-    chance = _standardised(np.log(accounts.conversion_probability))
-    worth = _standardised(np.log(np.maximum(value, 1.0)))
-    score = 50.0 + 10.0 * (chance + worth) + 14.0 * rng.standard_normal(n)
-    day = np.floor(accounts.contact_time).astype(np.int64) + rng.integers(2, 41, n)
-    stays: Flags = day < np.minimum(accounts.conversion_time, timeline.end)
-    judged = np.flatnonzero(stays & (rng.random(n) < 0.35))
-    return Judgements(
-        judged, np.round(score[judged].clip(0, 100)), day[judged], rng.integers(0, len(NOTES), len(judged))
+    truth = _standardised(np.log(accounts.conversion_probability)) + _standardised(
+        np.log(np.maximum(value, 1.0))
     )
+    ordered = np.minimum(accounts.conversion_time, timeline.end)
+    first_day = np.floor(accounts.contact_time).astype(np.int64) + rng.integers(2, 41, n)
+    first = (first_day < ordered) & (rng.random(n) < JUDGED_RATIO)
+    again_day = first_day + rng.integers(60, 151, n)
+    again: Flags = first & (again_day < ordered) & (rng.random(n) < JUDGED_AGAIN_RATIO)
+    colleague = np.where(rng.random(n) < 0.5, rep, rep ^ 1)
+    account = np.concatenate([np.flatnonzero(first), np.flatnonzero(again)])
+    judge = np.concatenate([rep[first], colleague[again]])
+    day = np.concatenate([first_day[first], again_day[again]])
+    noise = 12.0 * rng.standard_normal(len(account))
+    score = 50.0 + np.array(BIAS)[judge] + 10.0 * np.array(SKILL)[judge] * truth[account] + noise
+    valid = np.array(VALID_DAYS)[pick(rng, (70, 20, 10), len(account))]
+    note = rng.integers(0, len(NOTES), len(account))
+    return Judgements(account, judge, np.round(score.clip(0, 100)), day, day + valid, note)

@@ -252,6 +252,9 @@ def test_a_month_of_grace_warns_a_key_customer_once_before_arrears_cost_its_tier
         ("ordinary", "gate:arrears"),
     ]
     warned = customers_of(late, config, previous=customers_of(clean, config).frame)
+    facts = month_facts.month_facts(warned, late, NO_LINES, LEVEL, config).set_index("name")["value"]
+    assert facts["in_grace_arrears"] == 1
+    assert "kept_below_key_arrears" not in facts
     back = customers_of(clean, config, previous=warned.frame)
     assert (of(back, "c000")["tier"], of(back, "c000")["tier_rule"]) == ("important", "rank")
 

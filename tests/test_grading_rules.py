@@ -1,6 +1,8 @@
 """Every rule of grading, a test each named after it: scores to composite to tiers, by properties.
 
 Scores are drawn as they come from real companies: correlated values, some missing, some gated, last month's tiers.
+Rule 7 (groups) stands in test_groups, rule 8 (pairs) in test_pairwise, rule 10 (tiers order what customers then bring)
+in test_stability and test_backtests; firmness of rule 9 in test_firmness; the worked cases in tests/textbook.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
         with step("logging and registering in MLflow"):
             params, tags = evidence.params(config, as_of, loaded, pricing), {"kind": "train", "as_of": as_of}
             with tracking.training_run(store, f"train {as_of}", params=params, tags=tags) as run:
-                evidence.log(run, config, learned, chosen.models, measured, facts, receivables)
+                evidence.log(run, config, learned, chosen.models, measured, grading, facts, receivables)
                 if tuned:
                     run.log_table(tuned.trials, "lifetime-value/tuning.json")
                 champions.register(store, run, as_of, chosen, learned, grading)

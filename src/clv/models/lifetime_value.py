@@ -156,7 +156,7 @@ class LifetimeValue:
     @property
     def encoder(self) -> AttributeEncoder:
         """The attributes that the trees read; none without trees."""
-        trees = self._trees
+        trees = self.trees
         return trees.encoder if trees else AttributeEncoder(())
 
     @property
@@ -258,7 +258,7 @@ class LifetimeValue:
 
     def to_files(self) -> dict[str, str]:
         """The whole model as text: JSON, and LightGBM's text where there are trees."""
-        trees = self._trees
+        trees = self.trees
         state = {
             "mode": self.mode,
             "trees": {"log_unit": trees.log_unit, "encoder": trees.encoder.to_dict()} if trees else None,
@@ -299,7 +299,8 @@ class LifetimeValue:
         return cls(part=part, purchases=purchases, interval=interval, outlooks=outlooks, **plain)
 
     @property
-    def _trees(self) -> Trees | None:
+    def trees(self) -> Trees | None:
+        """The booster and what it reads; its inputs come first among the players. None in modes without."""
         part = self.part.trees if isinstance(self.part, Blend) else self.part
         return part if isinstance(part, Trees) else None
 

@@ -274,7 +274,7 @@ def test_shap_dependence_shows_the_features_that_move_most(rng: np.random.Genera
     assert [axes.get_xlabel() for axes in shown] == ["large", "medium", "small"]
     dots = shown[1].collections[0].get_offsets()
     assert np.asarray(dots[:, 1]) == pytest.approx(3 * np.asarray(dots[:, 0]))
-    again = [axes for axes in pictures[1].axes if axes.get_xlabel() == "medium"][0]
+    again = next(axes for axes in pictures[1].axes if axes.get_xlabel() == "medium")
     assert (again.collections[0].get_offsets() == dots).all(), "the same picture twice"
     assert draws(pictures[0])
     assert draws(plots.shap_dependence(np.zeros((3, 1)), X.iloc[:3, :1], title="nothing moves", unit="u"))

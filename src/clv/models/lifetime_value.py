@@ -231,12 +231,13 @@ class LifetimeValue:
         spread = math.exp(QUANTILE_Z * self.total_log_sd)
         return money / spread - cost, money * spread - cost
 
-    def attribute(self, frame: pd.DataFrame) -> Attribution:
+    def attribute(self, frame: pd.DataFrame, inputs: Floats | None = None) -> Attribution:
         """Shapley values of the log value (before level and cost; of the value itself in mode `last_period`).
 
-        Columns as `players`; exact against the reference customer.
+        Columns as `players`; exact against the reference customer. `inputs`: the values of `design`, where at hand.
         """
-        return self.part.attribute(self.part.inputs(frame), self._reference_row())
+        rows = self.part.inputs(frame) if inputs is None else inputs
+        return self.part.attribute(rows, self._reference_row())
 
     def money(self, raw: Floats) -> Floats:
         """Value before cost to serve of a raw output: strictly increasing."""

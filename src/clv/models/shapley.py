@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import factorial
 from typing import Any
 
@@ -128,6 +129,16 @@ class TreeShapley:
         for feature in sorted({feature for feature, _, _ in self._columns}):
             raw += phi[feature]
         return raw, phi
+
+
+def explainer(booster: lgb.Booster, reference: Floats) -> TreeShapley:
+    """The TreeShapley of a booster against a reference row; its tables are built once, whoever explains in blocks."""
+    return _built(booster, np.asarray(reference, dtype=np.float64).tobytes())
+
+
+@lru_cache(maxsize=8)
+def _built(booster: lgb.Booster, reference: bytes) -> TreeShapley:
+    return TreeShapley(booster, np.frombuffer(reference))
 
 
 def linear_shapley(weights: Floats, intercept: float, X: Floats, reference: Floats) -> Attribution:
@@ -277,7 +288,7 @@ def _lookups(
 
 def _groups(trees: list[_Tree]) -> list[list[_Tree]]:
     """Trees that share a table: neighbours when ordered by what they split on, the commonest features first."""
-    used = Counter(feature for tree in trees for feature in tree.features)
+    used = Counter(feature for tree in trees for feature in sorted(tree.features))
     rank = {feature: i for i, (feature, _) in enumerate(used.most_common())}
     splitting = [tree for tree in trees if tree.nodes]
     groups: list[list[_Tree]] = []

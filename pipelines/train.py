@@ -73,7 +73,15 @@ def train(config: Config, as_of: date, tune_minutes: float | None = None) -> str
             params, tags = evidence.params(config, as_of, loaded, pricing), {"kind": "train", "as_of": as_of}
             with tracking.training_run(store, f"train {as_of}", params=params, tags=tags) as run:
                 evidence.log(
-                    run, config, learned, chosen.models, measured, facts, receivables, record_of.tables
+                    run,
+                    config,
+                    learned,
+                    chosen.models,
+                    measured,
+                    grading,
+                    facts,
+                    receivables,
+                    record_of.tables,
                 )
                 if tuned:
                     run.log_table(tuned.trials, "lifetime-value/tuning.json")

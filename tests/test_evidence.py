@@ -10,16 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from clv import tracking
+from clv import champions, criteria, drivers, evidence, grades, ingest, tracking
+from clv.champions import Champions
 from clv.config import Config
+from clv.contribution import price_lines
+from clv.criteria import Measured
+from clv.errors import ModelError
+from clv.pseudonyms import pseudonyms
 from clv.simulate import simulate
+from clv.warehouse import workspace_of
 
 ROOT = Path(__file__).parents[1]
 AS_OF = date(2026, 1, 1)
+MODELS = ("lifetime-value", "payment-delay", "prospect-value")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +84,16 @@ def logged(run: Any) -> dict[str, Path]:
     return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def measured(run: Any, config: Config) -> tuple[Champions, Measured]:
+    """The models of that training, and what they measure on its date."""
+    store = tracking.Store("invented", config.mlflow.tracking_uri, Path(config.mlflow.artifact_dir))
+    champion = champions.load(store, champions.find(store, AS_OF, run.info.run_id))
+    with workspace_of(config) as db:
+        ingest.load(db, config, AS_OF)
+        return champion, criteria.measure(db, AS_OF, config, price_lines(db, config), champion.models)
+
+
 def test_parameters_say_what_was_trained_on_what(run: Any, config: Config) -> None:
     params = run.data.params
     assert run.info.status == "FINISHED"
@@ -108,21 +126,32 @@ def test_figures_of_the_model_stand_beside_those_of_its_baselines(run: Any, logg
 
 
 def test_pictures_show_the_test_and_what_drives_each_model(logged: dict[str, Path]) -> None:
-    assert {name for name in logged if name.endswith(".png")} == {
+    outputs = (
+        "lifetime-value/shap",
+        "payment-delay/shap",
+        "prospect-value/shap_conversion",
+        "prospect-value/shap_value",
+    )
+    driven = {f"{name}_{kind}.png" for name in outputs for kind in ("beeswarm", "concepts", "dependence")}
+    graded = {
+        f"explanations/{kind}_{tier}.png"
+        for kind, tiers in {
+            "customer": ("concepts", "important", "main", "ordinary", "small"),
+            "prospect": ("concepts", "hot", "warm", "cool", "cold"),
+        }.items()
+        for tier in tiers
+    }
+    assert {name for name in logged if name.endswith(".png")} == driven | graded | {
         "lifetime-value/gains.png",
         "lifetime-value/deciles.png",
         "lifetime-value/lorenz.png",
         "lifetime-value/tiers.png",
         "lifetime-value/course.png",
-        "lifetime-value/shap.png",
         "payment-delay/calibration.png",
         "payment-delay/calibration_by_month.png",
         "payment-delay/calibration_by_segment.png",
-        "payment-delay/shap.png",
         "prospect-value/calibration.png",
         "prospect-value/gains.png",
-        "prospect-value/shap_conversion.png",
-        "prospect-value/shap_value.png",
         "receivables/ageing.png",
         "receivables/by_month.png",
         "receivables/delay_reasons.png",
@@ -163,6 +192,63 @@ def test_tables_show_the_ledger_and_where_the_payment_model_errs(logged: dict[st
     assert len(rows) == 10
 
 
+def test_our_shapley_values_are_those_of_the_package_and_the_run_says_how_closely(run: Any) -> None:
+    found = {name: run.data.metrics[f"{name}/shap_difference"] for name in MODELS}
+    assert all(0 < difference < 1e-6 for difference in found.values()), found
+
+
+def test_shapley_values_that_part_from_the_package_stop_the_training(
+    measured: tuple[Champions, Measured], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion, facts = measured
+    monkeypatch.setattr(drivers, "TOLERANCE", 1e-12)
+    with pytest.raises(ModelError, match=r"within 1e-12, found differences of .*\(payment-delay\)"):
+        drivers.differences(champion.models, facts)
+
+
+def test_the_table_of_points_adds_up_to_the_grades_under_keyed_pseudonyms(
+    measured: tuple[Champions, Measured], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion, facts = measured
+    monkeypatch.setenv("CLV_PSEUDONYM_KEY", "a secret")
+    nobody = evidence.NOBODY
+    customers = grades.grade_customers(facts, champion.grading, config, nobody, nobody, policy_reset=True)
+    leads = grades.grade_prospects(facts, champion.grading, config, nobody, nobody, AS_OF, policy_reset=True)
+    table, again = (
+        drivers.of_grades(customers, leads, facts, champion.models, champion.grading, config).tables[
+            "explanations/points"
+        ]
+        for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(table, again)
+    people = pd.concat([customers.frame[customers.frame["tier"] != "inactive"], leads.frame])
+    people = people[people["composite_score"].notna()]
+    scores = people["composite_score"].set_axis(pseudonyms("invented", people["customer_id"]))
+    total = table.groupby("pseudonym")["points"].sum()
+    assert set(total.index) == set(scores.index)  # fewer than 2,000 of each: all of them
+    assert np.abs(total - scores.reindex(total.index)).max() < 1e-6
+    monkeypatch.setenv("CLV_PSEUDONYM_KEY", "another secret")
+    assert not set(pseudonyms("invented", people["customer_id"])) & set(total.index)
+
+
+def test_a_picture_of_a_tier_is_of_five_from_its_first_to_its_last(
+    measured: tuple[Champions, Measured], config: Config
+) -> None:
+    champion, facts = measured
+    nobody = evidence.NOBODY
+    customers = grades.grade_customers(facts, champion.grading, config, nobody, nobody, policy_reset=True)
+    leads = grades.grade_prospects(facts, champion.grading, config, nobody, nobody, AS_OF, policy_reset=True)
+    shown = drivers.of_grades(customers, leads, facts, champion.models, champion.grading, config)
+    frame = customers.frame
+    for tier in ("important", "main", "ordinary", "small"):
+        scores = frame.loc[frame["tier"] == tier, "composite_score"].sort_values(ascending=False)
+        titles = [axes.get_title(loc="left") for axes in shown.figures[f"explanations/customer_{tier}"].axes]
+        found = [float(title.split()[-1]) for title in titles if title]
+        assert len(found) == min(5, len(scores))
+        assert (found[0], found[-1]) == (round(scores.iloc[0], 1), round(scores.iloc[-1], 1))
+        assert found == sorted(found, reverse=True)
+
+
 def test_every_model_has_a_signature_and_an_invented_example(run: Any, config: Config) -> None:
     import mlflow.models
 
@@ -170,7 +256,7 @@ def test_every_model_has_a_signature_and_an_invented_example(run: Any, config: C
     versions = tracking.versions_of_run(store, run.info.run_id)
     assert set(versions) == {"lifetime-value", "payment-delay", "prospect-value", "grading"}
     client = tracking._client(config.mlflow.tracking_uri)
-    for name in ("lifetime-value", "payment-delay", "prospect-value"):
+    for name in MODELS:
         place = client.get_model_version_download_uri(f"invented-{name}", versions[name].version)
         folder = Path(place.removeprefix("file://"))
         model = mlflow.models.Model.load(str(folder))

@@ -374,7 +374,7 @@ def test_blocks_of_customers_have_the_points_of_all_at_once(
 
 
 def test_taking_a_reasons_facts_to_the_reference_customers_moves_the_score_as_said(company: Company) -> None:
-    """Faithful in at least 99 % of reasons (measured: all 2,535 of this company); inputs may interact."""
+    """Faithful in at least 99.9 % of reasons (measured: all 2,535 of this company); inputs may interact."""
     right: list[bool] = []
     for graded, criteria_points, reasons in company.parts:
         place = {customer: i for i, customer in enumerate(graded.frame["customer_id"])}
@@ -388,7 +388,7 @@ def test_taking_a_reasons_facts_to_the_reference_customers_moves_the_score_as_sa
             score = part.baseline + part.points[rows].sum(axis=1)
             right += (np.sign(score - moved[rows]) == np.sign(told["points"].to_numpy())).tolist()
     assert len(right) > 1500
-    assert np.mean(right) >= 0.99
+    assert np.mean(right) >= 0.999
 
 
 def scored_without(company: Company, part: Points, columns: list[int]) -> Floats:

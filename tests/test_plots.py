@@ -255,6 +255,52 @@ def test_shap_summary_draws_at_most_two_thousand_rows(rng: np.random.Generator) 
     assert sum(len(collection.get_offsets()) for collection in dots) == 2000
 
 
+def test_shap_bars_are_mean_sizes_from_the_largest_down_and_the_rest_is_one_bar() -> None:
+    phi = np.array([[1.0, -4.0, 0.0, 0.5, 0.1], [-1.0, 2.0, 0.0, 0.5, 0.1]])
+    figure = plots.shap_bar(phi, ["b", "a", "none", "c", "d"], max_names=3, title="t", unit="points")
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([3.0, 1.0, 0.6])
+    assert [label.get_text() for label in axes.get_yticklabels()][:3] == ["a", "b", "2 smaller ones together"]
+    assert [text.get_text() for text in axes.texts] == ["3", "1", "0.6"]
+    assert axes.get_xlabel() == "points"
+    assert draws(figure)
+    assert draws(plots.shap_bar(np.zeros((3, 2)), ["a", "b"], title="nothing moves", unit="points"))
+
+
+def test_shap_dependence_shows_the_features_that_move_most(rng: np.random.Generator) -> None:
+    X = pd.DataFrame(rng.normal(size=(300, 4)), columns=["small", "large", "medium", "still"])
+    X.loc[::5, "large"] = np.nan
+    phi = X.fillna(0).to_numpy() * [1, 9, 3, 0]
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    pictures = [plots.shap_dependence(phi, X, title="t", unit="u") for _ in range(2)]
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    shown = [axes for axes in pictures[0].axes if axes.get_visible() and axes.get_xlabel()]
+    assert [axes.get_xlabel() for axes in shown] == ["large", "medium", "small"]
+    dots = shown[1].collections[0].get_offsets()
+    assert np.asarray(dots[:, 1]) == pytest.approx(3 * np.asarray(dots[:, 0]))
+    again = next(axes for axes in pictures[1].axes if axes.get_xlabel() == "medium")
+    assert (again.collections[0].get_offsets() == dots).all(), "the same picture twice"
+    assert draws(pictures[0])
+    assert draws(plots.shap_dependence(np.zeros((3, 1)), X.iloc[:3, :1], title="nothing moves", unit="u"))
+
+
+def test_a_waterfall_leads_from_the_baseline_to_the_score_however_short_a_step_is() -> None:
+    points = np.array([0.01, 12.0, -3.0, 0.0, 0.2, -0.3])
+    one = plots.Waterfall("0a1b", 50.0, points, ["tiny", "most", "less", "none", "little", "bit"])
+    figure = plots.shap_waterfalls([one, one], max_names=4, title="t", unit="points")
+    axes = figure.axes[0]
+    arrows = [patch.get_xy() for patch in axes.patches if type(patch).__name__ == "FancyArrow"]
+    assert len(arrows) == 4
+    arrows.sort(key=lambda xy: xy[:, 1].mean())  # from the baseline up
+    ends = [(xy[:, 0].min(), xy[:, 0].max()) for xy in arrows]
+    expected = [(50.0, 50.21), (49.91, 50.21), (46.91, 49.91), (46.91, 58.91)]
+    assert np.array(ends) == pytest.approx(np.array(expected), abs=1e-6)
+    names = [label.get_text() for label in axes.get_yticklabels()][:4]
+    assert sorted(names) == sorted(["most", "less", "bit", "2 smaller ones together"])
+    assert axes.get_title(loc="left") == "0a1b: typical 50.0 → score 58.9"
+    assert draws(figure)
+
+
 def test_pyramid_mirrors_customers_and_profit() -> None:
     tiers = pd.DataFrame(
         {
@@ -343,6 +389,8 @@ def test_figures_leave_pyplot_alone(rng: np.random.Generator) -> None:
     settings = {**mpl.rcParams, "backend": None}
     X = pd.DataFrame(rng.normal(size=(30, 2)), columns=["a", "b"])
     plots.shap_summary(X.to_numpy(), X)
+    plots.shap_dependence(X.to_numpy(), X, title="t", unit="u")
+    plots.shap_waterfalls([plots.Waterfall("a", 50.0, np.ones(2), ["b", "c"])], title="t", unit="points")
     plots.calibration([0.1, 0.2], [0.0, 1.0])
     assert plt.get_fignums() == []
     assert {**mpl.rcParams, "backend": None} == settings

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import date, timedelta
-from itertools import permutations
+from itertools import combinations, permutations
+from math import factorial
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightgbm as lgb
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,9 +22,12 @@ from clv.config import Config, load
 from clv.criteria import PROSPECT_BASELINE
 from clv.features import FEATURES
 from clv.models.lifetime_value import LifetimeValue
+from clv.models.links import Link
 from clv.models.payment_delay import PaymentDelay, customer_figures
 from clv.models.payment_features import FEATURES as PAYMENT_FEATURES
 from clv.models.payment_features import INPUTS
+from clv.models.payment_features import NAMES as PAYMENT_NAMES
+from clv.models.payment_features import design as payment_design
 from clv.models.prospect_value import ProspectValue, combine
 from clv.models.shapley import Attribution
 from clv.points import (
@@ -227,7 +233,7 @@ def test_the_slope_holds_with_a_cost_of_ones_own(value_models: ValueModels) -> N
         expected_cost_to_serve = staticmethod(lambda frame: np.full(len(frame), model.reference_cost))
 
         @staticmethod
-        def attribute(frame: pd.DataFrame) -> Attribution:
+        def attribute(frame: pd.DataFrame, inputs: Floats) -> Attribution:
             raw = np.full(len(frame), found.raw_reference)
             return Attribution(raw, found.raw_reference, moved)
 
@@ -301,6 +307,112 @@ def test_points_of_payment_add_up_through_all_invoices_of_a_customer(config: Con
     np.testing.assert_allclose(alone.facts[0], points.facts[3], rtol=1e-12)
     shuffled = payment_points(model, view.sample(frac=1, random_state=1), ids, scale)
     np.testing.assert_allclose(shuffled.points, points.points, atol=1e-9)
+
+
+def brute_force(worth: Callable[[frozenset[int]], Floats], players: int) -> Floats:
+    """Shapley values by their definition, over all coalitions: rows x players."""
+    found = []
+    everyone = frozenset(range(players))
+    for player in range(players):
+        value: Floats | float = 0.0
+        for size in range(players):
+            share = factorial(size) * factorial(players - size - 1) / factorial(players)
+            for others in combinations(sorted(everyone - {player}), size):
+                value = value + share * (worth(frozenset(others) | {player}) - worth(frozenset(others)))
+        found.append(np.asarray(value))
+    return np.column_stack(found)
+
+
+def carried(phi: Floats, start: Floats, end: Floats, g_start: Floats, g_end: Floats) -> Floats:
+    """phi times the secant of g between the two ends of each row."""
+    return phi * ((g_end - g_start) / (end - start))[:, None]
+
+
+def used_by(booster: lgb.Booster) -> list[int]:
+    return [int(i) for i in np.flatnonzero(booster.feature_importance("split"))]
+
+
+def mixed(own: Floats, reference: Floats, columns: Iterable[int]) -> Floats:
+    """Rows that hold their own values in `columns` and the reference's elsewhere."""
+    rows = np.tile(reference, (len(own), 1))
+    rows[:, list(columns)] = own[:, list(columns)]
+    return rows
+
+
+def test_points_of_payment_equal_the_chain_over_all_coalitions_with_missing_values_too(
+    config: Config,
+) -> None:
+    """p = Σ aσ(raw): all coalitions for the logit of every invoice, then secants through σ, Σ and the scale."""
+    moving = {
+        "mean_days_beyond_terms",
+        "terms_days",
+        "due_weekday",
+        "overdue_days",
+        "amount_to_typical_ratio",
+    }
+    rows, view = payment_rows(7, 300), payment_rows(8, 40)
+    still = {name: 5.0 for name in INPUTS if name not in moving | {"segment"}}
+    rows, view = rows.assign(**still), view.assign(**still)
+    model = PaymentDelay.fit(rows, config.payment, 7, 1, reference=rows)
+    used, design = used_by(model.late), payment_design(view, model.shrinkages).to_numpy(np.float64)
+    assert 3 <= len(used) <= 5
+    assert np.isnan(design[:, used]).any()
+
+    def logit(coalition: frozenset[int]) -> Floats:
+        X = mixed(design, model.reference, [used[i] for i in coalition])
+        return np.asarray(model.late.predict(X, raw_score=True)) + model.logit_shift
+
+    phi = np.zeros_like(design)
+    phi[:, used] = brute_force(logit, len(used))
+    raw, start = logit(frozenset(range(len(used)))), logit(frozenset())
+    is_late = view["overdue_days"].to_numpy(np.float64) > model.late_after_days
+    assert is_late.any()
+    phi[is_late, PAYMENT_NAMES.index("overdue_days")] += (
+        40.0 - raw[is_late]
+    )  # late already: certain, by its days
+    raw[is_late] = 40.0
+    owner, weight = view["customer_id"].to_numpy(), view["weight"].to_numpy(np.float64)
+    of_invoices = pd.DataFrame(carried(phi, start, raw, expit(start), expit(raw)) * weight[:, None])
+    of_customers = of_invoices.groupby(owner).sum().to_numpy()
+    p = pd.Series(expit(raw) * weight).groupby(owner).sum().to_numpy()
+    usual = np.full(len(p), expit(start[0]))
+    scale = scale_of(p, "payment", float(usual[0]))
+    expected = carried(of_customers, usual, p, scale.score(usual), scale.score(p))
+    found = payment_points(model, view, pd.Series(sorted(set(owner))), scale)
+    np.testing.assert_allclose(found.points, expected, atol=1e-7)
+
+
+def test_points_of_prospects_equal_the_chain_over_all_coalitions_with_missing_values_too(
+    config: Config,
+) -> None:
+    """log P + log V: all coalitions for the logit and the log value, a secant through log σ, one through the scale."""
+    few = config.model_copy(
+        update={
+            "attributes": {
+                name: config.attributes[name] for name in ("employee_count", "requested_quote", "region")
+            }
+        }
+    )
+    model = ProspectValue.fit(*prospect_rows(1, 900), few, 1, prospect_rows(1, 900)[0])
+    fresh, _ = prospect_rows(2, 60)
+    X, reference = model.design(fresh).to_numpy(np.float64), model.reference
+    assert X.shape[1] <= 6
+    assert np.isnan(X).any()
+
+    def output(link: Link) -> Callable[[frozenset[int]], Floats]:
+        return lambda coalition: link.raw(mixed(X, reference, coalition))
+
+    everyone: frozenset[int] = frozenset(range(X.shape[1]))
+    logit, log_value = output(model.conversion), output(model.value)
+    of_logit, of_value = (brute_force(worth, X.shape[1]) for worth in (logit, log_value))
+    a, b = logit(frozenset()), logit(everyone)
+    of_log = carried(of_logit, a, b, np.log(expit(a)), np.log(expit(b))) + of_value
+    start, raw = np.log(expit(a)) + log_value(frozenset()), np.log(expit(b)) + log_value(everyone)
+    scale = scale_of(np.exp(raw), "log", float(np.exp(start[0])))
+    expected = carried(of_log, start, raw, scale.score(np.exp(start)), scale.score(np.exp(raw)))
+    nobody = np.full(len(fresh), np.nan)
+    found = prospect_points(model, fresh, nobody, np.zeros(len(fresh)), scale)
+    np.testing.assert_allclose(found.points[:, :-1], expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("criterion", list(RULES))

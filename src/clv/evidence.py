@@ -1,6 +1,7 @@
 """What a training or a back-test leaves behind in MLflow: parameters, figures, tables and pictures.
 
-No row of a customer is logged: figures are over all, pictures show dots without a name, examples are invented.
+No customer is named and no fact of one is logged: figures are over all, pictures show dots without a name, examples
+are invented, and what drives single grades stands under keyed pseudonyms, in points.
 """
 
 from __future__ import annotations
@@ -11,14 +12,11 @@ from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from clv import plots, tracking
+from clv import drivers, grades, tracking
 from clv.evaluation import flat
 from clv.exhibits import Exhibits, Judged, of_test
-from clv.models.payment_delay import PaymentDelay
-from clv.models.payment_features import design as payment_design
 from clv.plots import ledger
 from clv.tables import CORE
 from clv.warehouse import content_hash
@@ -26,6 +24,7 @@ from clv.warehouse import content_hash
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from clv.composite import Grading
     from clv.config import Config
     from clv.contribution import Pricing
     from clv.criteria import Measured, Models
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("clv")
 
-SHAP_ROWS = 2000
+NOBODY = pd.DataFrame({"customer_id": [], "value_source": [], "tier": []})
 PARTS = {  # of a back-test's report, and the models they judge
     "lifetime_value": "lifetime-value",
     "payment_delay": "payment-delay",
@@ -74,6 +73,7 @@ def log(
     learned: Mapping[str, Learned[Any] | None],
     models: Models,
     measured: Measured,
+    grading: Grading,
     facts: Mapping[str, str],
     receivables: Mapping[str, pd.DataFrame],
     of_prospects: Mapping[str, pd.DataFrame],
@@ -81,8 +81,9 @@ def log(
     """Everything that lets a data scientist judge the run without rerunning it.
 
     Per model: the figures of its forecast and of every baseline, what the forecast was worth on the later period as
-    pictures, and what drives the model that grades (`models`). `receivables`: portfolio.portfolio; `of_prospects`:
-    the tables of learn.prospect_record.
+    pictures, and what drives the model that grades (`models`); of the grades that `models` and `grading` give, without
+    the months before and decisions by hand, what drives them. `receivables`: portfolio.portfolio; `of_prospects`:
+    the tables of learn.prospect_record. Raises ModelError where our Shapley values and those of `shap` part.
     """
     run.log_config(config.model_dump(mode="json"))
     tables = pd.DataFrame({"table": list(facts), "fingerprint": list(facts.values())})
@@ -105,8 +106,14 @@ def log(
         run.log_table(frame, f"receivables/{table}.json")
     for picture, figure in _of_receivables(receivables, config.reporting_currency).items():
         run.log_figure(figure, f"receivables/{picture}.png")
-    for picture, figure in _of_drivers(models, measured, config.reporting_currency).items():
-        run.log_figure(figure, f"{picture}.png")
+    difference = drivers.differences(models, measured)
+    run.log_metrics({f"{name}/shap_difference": value for name, value in difference.items()})
+    drivers.of_models(models, measured, config).log(run)
+    customers = grades.grade_customers(measured, grading, config, NOBODY, NOBODY, policy_reset=True)
+    prospects = grades.grade_prospects(
+        measured, grading, config, NOBODY, NOBODY, grading.trained_as_of, policy_reset=True
+    )
+    drivers.of_grades(customers, prospects, measured, models, grading, config).log(run)
 
 
 def log_month(
@@ -180,44 +187,3 @@ def _of_receivables(tables: Mapping[str, pd.DataFrame], currency: str) -> dict[s
         "by_month": ledger.outstanding(tables["by_month"]),
         "delay_reasons": ledger.delay_reasons(tables["delay_reasons"], currency),
     }
-
-
-def _of_drivers(models: Models, measured: Measured, currency: str) -> dict[str, Figure]:
-    """Picture -> SHAP summary of each model that grades, on a sample of the rows it grades; fallbacks have none."""
-    figures = {}
-    value, payment, prospect = models.lifetime_value, models.payment_delay, models.prospect_value
-    customers = _sample(measured.customers[measured.customers["is_active"].to_numpy(bool)])
-    if value.mode != "last_period" and len(customers):
-        figures["lifetime-value/shap"] = plots.shap_summary(
-            value.attribute(customers).phi,
-            value.design(customers),
-            title="What moves the lifetime value, against the reference customer",
-            unit=f"contribution to the logarithm of the value in {currency}",
-        )
-    if isinstance(payment, PaymentDelay):
-        # What is that late already is certain, whatever else is known of it.
-        rows = measured.payment_rows
-        invoices = _sample(rows[rows["overdue_days"].to_numpy(np.float64) <= payment.late_after_days])
-        figures["payment-delay/shap"] = plots.shap_summary(
-            payment.attribute(invoices).phi,
-            payment_design(invoices, payment.shrinkages),
-            title="What moves the probability of late payment, against the typical invoice",
-            unit="contribution to the logit of the probability",
-        )
-    prospects = _sample(measured.prospects)
-    if prospect is not None and prospect.features and len(prospects):
-        found, design = prospect.attribute(prospects), prospect.design(prospects)
-        for part, title, unit in (
-            ("conversion", "What moves the conversion", "contribution to the logit of the probability"),
-            ("value", "What moves the value given conversion", "contribution to the logarithm of the value"),
-        ):
-            figures[f"prospect-value/shap_{part}"] = plots.shap_summary(
-                found[part].phi, design, title=f"{title}, against the reference prospect", unit=unit
-            )
-    return figures
-
-
-def _sample(frame: pd.DataFrame) -> pd.DataFrame:
-    """At most SHAP_ROWS rows, evenly spaced, so that every part of the table is seen."""
-    rows = np.unique(np.linspace(0, len(frame) - 1, min(len(frame), SHAP_ROWS)).round().astype(int))
-    return frame.iloc[rows].reset_index(drop=True)

@@ -149,7 +149,8 @@ def _money_points(
     The model is one player beside the costs. Its share in a coalition goes to its inputs by secants; with every cost
     in a coalition of the others the weights are Shapley's, |S|!·(n − |S| − 1)!/n! over n players.
     """
-    attribution = model.attribute(frame)
+    inputs = model.design(frame).to_numpy(np.float64)
+    attribution = model.attribute(frame, inputs)
     players = (*model.players, COST_TO_SERVE, *(COST_PLAYERS[name] for name in costs))
     own = [model.expected_cost_to_serve(frame), *costs.values()]
     reference = [model.reference_cost, *(reference_costs[name] for name in costs)]
@@ -174,7 +175,7 @@ def _money_points(
             for base, others in ((raw_reference, size), (raw, size + 1)):
                 weight = factorial(others) * factorial(n - others - 1) / factorial(n)
                 of_costs[:, i] += weight * (score(base, with_it) - score(base, charged))
-    facts = np.column_stack([model.design(frame).to_numpy(np.float64), *own])
+    facts = np.column_stack([inputs, *own])
     usual = [np.nan if value is None else value for value in model.reference]
     return Points(
         criterion,
@@ -193,10 +194,10 @@ def payment_points(model: PaymentDelay, rows: pd.DataFrame, customer_ids: pd.Ser
     `rows` is invoice_rows.customer_view; a customer without a row is not measured. A customer's probability is
     the weighted mean over its rows, and so are the contributions and the facts.
     """
-    attribution = model.attribute(rows)
-    weight = rows["weight"].to_numpy(np.float64)[:, None]
-    of_invoices = secants(attribution, expit) * weight
     facts = payment_design(rows, model.shrinkages).to_numpy(np.float64)
+    weight = rows["weight"].to_numpy(np.float64)[:, None]
+    attribution = model.attribute(rows, facts)
+    of_invoices = secants(attribution, expit) * weight
     known = np.isfinite(facts)
     due = rows["due_invoices"].to_numpy(np.float64, na_value=np.nan)[:, None] * weight
     sums = pd.DataFrame(np.hstack([of_invoices, np.where(known, facts * weight, 0.0), known * weight, due]))

@@ -169,7 +169,7 @@ class LifetimeValue:
     @property
     def encoder(self) -> AttributeEncoder:
         """The attributes that the trees read; none without trees."""
-        trees = self._trees
+        trees = self.trees
         return trees.encoder if trees else AttributeEncoder(())
 
     @property
@@ -244,12 +244,13 @@ class LifetimeValue:
         spread = math.exp(QUANTILE_Z * self.total_log_sd)
         return money / spread - cost, money * spread - cost
 
-    def attribute(self, frame: pd.DataFrame) -> Attribution:
+    def attribute(self, frame: pd.DataFrame, inputs: Floats | None = None) -> Attribution:
         """Shapley values of the log value (before level and cost; of the value itself in mode `last_period`).
 
-        Columns as `players`; exact against the reference customer.
+        Columns as `players`; exact against the reference customer. `inputs`: the values of `design`, where at hand.
         """
-        return self.part.attribute(self.part.inputs(frame), self._reference_row())
+        rows = self.part.inputs(frame) if inputs is None else inputs
+        return self.part.attribute(rows, self._reference_row())
 
     def money(self, raw: Floats) -> Floats:
         """Value before cost to serve of a raw output: strictly increasing."""
@@ -271,7 +272,7 @@ class LifetimeValue:
 
     def to_files(self) -> dict[str, str]:
         """The whole model as text: JSON, and LightGBM's text where there are trees."""
-        trees = self._trees
+        trees = self.trees
         state = {
             "mode": self.mode,
             "trees": {"log_unit": trees.log_unit, "encoder": trees.encoder.to_dict()} if trees else None,
@@ -315,7 +316,8 @@ class LifetimeValue:
         return cls(part=part, purchases=purchases, interval=interval, outlooks=outlooks, **plain)
 
     @property
-    def _trees(self) -> Trees | None:
+    def trees(self) -> Trees | None:
+        """The booster and what it reads; its inputs come first among the players. None in modes without."""
         part = self.part.trees if isinstance(self.part, Blend) else self.part
         return part if isinstance(part, Trees) else None
 

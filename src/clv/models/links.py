@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression, TweedieRegressor
 
 from clv.features import Feature
 from clv.models.boosting import one_thread
-from clv.models.shapley import Attribution, TreeShapley, linear_shapley
+from clv.models.shapley import Attribution, explainer, linear_shapley
 
 Floats = NDArray[np.float64]
 
@@ -98,7 +98,7 @@ class Link:
         """Exact contributions against the row `reference` [features]: the mean of the parts' own."""
         parts = []
         if self.booster is not None:
-            parts.append(TreeShapley(self.booster, reference).attribute(X))
+            parts.append(explainer(self.booster, reference).attribute(X))
         if self.linear is not None:
             parts.append(self.linear.attribute(X, reference))
         return Attribution(

@@ -29,7 +29,7 @@ from clv.models.payment_curve import (
 )
 from clv.models.payment_features import FEATURES, NAMES, Shrinkage, Shrinkages, design, shrinkages_of
 from clv.models.references import by_segment, listed, medians
-from clv.models.shapley import Attribution, TreeShapley
+from clv.models.shapley import Attribution, explainer
 
 if TYPE_CHECKING:
     import lightgbm as lgb
@@ -183,15 +183,15 @@ class PaymentDelay:
             after,
         )
 
-    def attribute(self, observations: pd.DataFrame) -> Attribution:
+    def attribute(self, observations: pd.DataFrame, inputs: Floats | None = None) -> Attribution:
         """Exact Shapley values of the logit of `late_payment_probability` against the reference row.
 
         Columns of `phi` are FEATURES. A row that is already late has the logit 40, of which `overdue_days` bears
-        what the model itself does not explain.
+        what the model itself does not explain. `inputs`: the values of `design` of the rows, where they are at hand.
         """
-        found = TreeShapley(self.late, self.reference).attribute(
-            design(observations, self.shrinkages).to_numpy()
-        )
+        if inputs is None:
+            inputs = design(observations, self.shrinkages).to_numpy(np.float64)
+        found = explainer(self.late, self.reference).attribute(inputs)
         raw, phi = found.raw + self.logit_shift, found.phi.copy()
         is_late = self._is_late(observations["overdue_days"].to_numpy(np.float64))
         phi[is_late, NAMES.index("overdue_days")] += CERTAIN_LOGIT - raw[is_late]

@@ -8,8 +8,10 @@ differ from the reference customer", and a monotone model cannot give a reason t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import factorial
 from typing import Any
 
@@ -22,6 +24,9 @@ from clv.errors import ModelError
 Floats = NDArray[np.float64]
 
 MAX_LEAVES = 11  # a table has 2^(leaves - 1) rows: 1,024 of them, twice as many for each further leaf
+SHARED_BITS = (
+    8  # decisions of the trees that share a table: its patterns are bytes, and it stays in the fast cache
+)
 MAX_PLAYERS = 6  # coalition_shapley calls the model 2^players times
 BLOCK_ROWS = 8192  # hides the cost of calling numpy, and a block of 60 features still fits the cache (12 MB)
 ZERO_THRESHOLD = float(np.float32(1e-35))  # LightGBM's kZeroThreshold, a float32
@@ -43,8 +48,8 @@ class TreeShapley:
     """Shapley values of a small LightGBM model, looked up in tables.
 
     With the reference fixed, a tree's Shapley values depend on nothing but which way the row goes at each
-    internal node. So every tree of at most 11 leaves gets a table with one row per pattern of decisions and
-    one column per feature it splits on, and explaining a row is as many lookups as the model has trees.
+    internal node. So trees of at most 11 leaves get a table with one row per pattern of decisions and one column per
+    feature they split on. Small trees that split on the same features share a table, of the sum of both.
 
     Missing values go where LightGBM sends them, in rows and in the reference alike.
     """
@@ -70,11 +75,10 @@ class TreeShapley:
             )
         trees = [_Tree.parse(info) for info in model["tree_info"]]
         self._columns = sorted({node.column for tree in trees for node in tree.nodes})
-        self._lookups = _lookups(trees, self._columns, reference)
-        self._constant = sum((tree.leaves[0].value for tree in trees if not tree.nodes), start=0.0)
+        at_reference = {column: float(_fill(reference[column[0]], *column[1:])) for column in self._columns}
+        self._lookups = _lookups(trees, self._columns, at_reference)
         self._pattern = np.dtype(np.uint8 if all(len(tree.nodes) <= 8 for tree in trees) else np.uint16)
-        raw, _ = self._block(reference[:, None])
-        self.raw_reference = float(raw[0])
+        self.raw_reference = float(sum((tree.value(at_reference) for tree in trees), start=0.0))
 
     def attribute(self, X: Floats) -> Attribution:
         """Contributions of the rows `X` [n, features]; beyond the result, memory does not grow with n."""
@@ -93,28 +97,48 @@ class TreeShapley:
             phi[rows, used] = block[used].T
         return Attribution(raw, self.raw_reference, phi)
 
+    @property
+    def thresholds(self) -> dict[int, Floats]:
+        """The values at which rows part, rising, by number of the feature."""
+        found: dict[int, set[float]] = {}
+        for lookup in self._lookups:
+            for column, threshold in lookup.splits:
+                found.setdefault(self._columns[column][0], set()).add(threshold)
+        return {feature: np.array(sorted(values)) for feature, values in sorted(found.items())}
+
     def _block(self, X: Floats) -> tuple[Floats, Floats]:
         """Outputs [rows] and contributions [features, rows] of rows given by feature, [features, rows]."""
         rows = X.shape[1]
         columns = [_fill(X[feature], missing, left) for feature, missing, left in self._columns]
-        raw = np.full(rows, self._constant)
         phi = np.zeros(X.shape)
         is_left = np.empty(rows, dtype=bool)
-        bit = np.empty(rows, dtype=self._pattern)
+        bit = is_left.view(np.uint8)
         pattern = np.empty(rows, dtype=self._pattern)
         found = np.empty(rows)
         for lookup in self._lookups:
             pattern.fill(0)
-            for column, threshold, weight in lookup.splits:
+            for column, threshold in lookup.splits:
                 np.less_equal(columns[column], threshold, out=is_left)
-                np.multiply(is_left, self._pattern.type(weight), out=bit)
-                np.bitwise_or(pattern, bit, out=pattern)
+                np.add(pattern, pattern, out=pattern)
+                np.add(pattern, bit, out=pattern)
             index = pattern.astype(np.intp)
-            raw += np.take(lookup.value, index, out=found, mode="clip")
             for feature, table in lookup.phi:
                 contribution = phi[feature]
                 contribution += np.take(table, index, out=found, mode="clip")
+        raw = np.full(rows, self.raw_reference)
+        for feature in sorted({feature for feature, _, _ in self._columns}):
+            raw += phi[feature]
         return raw, phi
+
+
+def explainer(booster: lgb.Booster, reference: Floats) -> TreeShapley:
+    """The TreeShapley of a booster against a reference row; its tables are built once, whoever explains in blocks."""
+    return _built(booster, np.asarray(reference, dtype=np.float64).tobytes())
+
+
+@lru_cache(maxsize=128)  # a few boosters, each against the reference of every segment
+def _built(booster: lgb.Booster, reference: bytes) -> TreeShapley:
+    return TreeShapley(booster, np.frombuffer(reference))
 
 
 def linear_shapley(weights: Floats, intercept: float, X: Floats, reference: Floats) -> Attribution:
@@ -186,6 +210,15 @@ class _Tree:
     nodes: list[_Node]
     leaves: list[_Leaf]
 
+    @property
+    def features(self) -> set[int]:
+        return {node.feature for node in self.nodes}
+
+    def value(self, row: Mapping[Column, float]) -> float:
+        """The output for a row given by filled column."""
+        left = [row[node.column] <= node.threshold for node in self.nodes]
+        return next(leaf.value for leaf in self.leaves if all(left[n] == way for n, way in leaf.path))
+
     @classmethod
     def parse(cls, info: dict[str, Any]) -> _Tree:
         if info["num_leaves"] > MAX_LEAVES:
@@ -231,28 +264,46 @@ def _fill(values: Floats | np.float64, missing: str, is_left: bool) -> Floats:
 
 @dataclass(frozen=True)
 class _Lookup:
-    """One tree: its splits (column, threshold, weight of the bit), its tables over patterns of decisions."""
+    """Some trees: their splits (column, threshold), the first the highest bit of a pattern; tables over patterns."""
 
-    splits: list[tuple[int, float, int]]
-    value: Floats
+    splits: list[tuple[int, float]]
     phi: list[tuple[int, Floats]]
 
 
-def _lookups(trees: list[_Tree], columns: list[Column], reference: Floats) -> list[_Lookup]:
+def _lookups(
+    trees: list[_Tree], columns: list[Column], at_reference: Mapping[Column, float]
+) -> list[_Lookup]:
     number = {column: i for i, column in enumerate(columns)}
-    at_reference = {column: float(_fill(reference[column[0]], *column[1:])) for column in columns}
     lookups = []
-    for tree in trees:
-        if not tree.nodes:
-            continue
-        value, phi = _tables(tree, [at_reference[node.column] <= node.threshold for node in tree.nodes])
-        splits = [(number[node.column], node.threshold, 1 << bit) for bit, node in enumerate(tree.nodes)]
-        lookups.append(_Lookup(splits, value, list(phi.items())))
+    for group in _groups(trees):
+        splits, phi = [], {feature: np.zeros(1) for tree in group for feature in sorted(tree.features)}
+        for tree in group:
+            own = _tables(tree, [at_reference[node.column] <= node.threshold for node in tree.nodes])
+            nothing = np.zeros(1 << len(tree.nodes))
+            phi = {f: np.add.outer(table, own.get(f, nothing)).ravel() for f, table in phi.items()}
+            splits += [(number[node.column], node.threshold) for node in reversed(tree.nodes)]
+        lookups.append(_Lookup(splits, list(phi.items())))
     return lookups
 
 
-def _tables(tree: _Tree, reference_left: list[bool]) -> tuple[Floats, dict[int, Floats]]:
-    """Output and contributions by feature for every pattern of decisions (bit i is set: left at node i).
+def _groups(trees: list[_Tree]) -> list[list[_Tree]]:
+    """Trees that share a table: neighbours when ordered by what they split on, the commonest features first."""
+    used = Counter(feature for tree in trees for feature in sorted(tree.features))
+    rank = {feature: i for i, (feature, _) in enumerate(used.most_common())}
+    splitting = [tree for tree in trees if tree.nodes]
+    groups: list[list[_Tree]] = []
+    bits = SHARED_BITS
+    for tree in sorted(splitting, key=lambda tree: sorted(rank[feature] for feature in tree.features)):
+        bits += len(tree.nodes)
+        if bits > SHARED_BITS:
+            groups.append([])
+            bits = len(tree.nodes)
+        groups[-1].append(tree)
+    return groups
+
+
+def _tables(tree: _Tree, reference_left: list[bool]) -> dict[int, Floats]:
+    """Contributions by feature for every pattern of decisions (bit i is set: left at node i).
 
     A leaf of value v is reached by the coalitions that hold all of `own` (features whose own value is needed to
     get there) and none of `other` (features whose reference value is needed). Of this game each of the own gets
@@ -260,8 +311,7 @@ def _tables(tree: _Tree, reference_left: list[bool]) -> tuple[Floats, dict[int, 
     -v |own|! (|other| - 1)! / (|own| + |other|)!.
     """
     patterns = np.arange(1 << len(tree.nodes))
-    value = np.zeros(len(patterns))
-    phi = {feature: np.zeros(len(patterns)) for feature in sorted({node.feature for node in tree.nodes})}
+    phi = {feature: np.zeros(len(patterns)) for feature in sorted(tree.features)}
     for leaf in tree.leaves:
         by_own: dict[int, NDArray[np.bool_]] = {}  # by feature on the path: does its value lead this way?
         by_reference: dict[int, bool] = {}
@@ -270,7 +320,6 @@ def _tables(tree: _Tree, reference_left: list[bool]) -> tuple[Floats, dict[int, 
             agrees = (patterns >> number & 1 == 1) == left
             by_own[feature] = by_own.get(feature, np.ones(len(patterns), dtype=bool)) & agrees
             by_reference[feature] = by_reference.get(feature, True) and reference_left[number] == left
-        value += leaf.value * np.all(list(by_own.values()), axis=0)
         needs_own = [feature for feature, agrees in by_reference.items() if not agrees]
         may_differ = [feature for feature, agrees in by_reference.items() if agrees]
         worth = leaf.value * np.all([by_own[feature] for feature in needs_own], axis=0)
@@ -280,7 +329,7 @@ def _tables(tree: _Tree, reference_left: list[bool]) -> tuple[Floats, dict[int, 
             phi[feature] += worth * _SHARE[own - 1, other]
         for feature in may_differ:
             phi[feature] -= worth * ~by_own[feature] * _SHARE[other - 1, own]
-    return value, phi
+    return phi
 
 
 def _shares() -> Floats:

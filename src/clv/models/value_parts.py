@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import lightgbm as lgb
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from clv.features import FEATURES, Feature
 from clv.models.attributes import AttributeEncoder
 from clv.models.btyd import Btyd
-from clv.models.shapley import Attribution, TreeShapley, coalition_shapley
+from clv.models.shapley import Attribution, coalition_shapley, explainer
 from clv.period import day_factor
 
 Floats = NDArray[np.float64]
@@ -151,12 +152,17 @@ class Trees:
         return tree_inputs(frame, self.encoder, self.purchases)
 
     def raw(self, inputs: Floats) -> Floats:
-        raw: Floats = lgb.Booster(model_str=self.booster).predict(inputs, raw_score=True, num_threads=1)
+        raw: Floats = _parsed(self.booster).predict(inputs, raw_score=True, num_threads=1)
         return raw + self.log_unit
 
     def attribute(self, inputs: Floats, reference: Floats) -> Attribution:
-        found = TreeShapley(lgb.Booster(model_str=self.booster), reference).attribute(inputs)
+        found = explainer(_parsed(self.booster), reference).attribute(inputs)
         return Attribution(found.raw + self.log_unit, found.raw_reference + self.log_unit, found.phi)
+
+
+@lru_cache(maxsize=4)
+def _parsed(booster: str) -> lgb.Booster:
+    return lgb.Booster(model_str=booster)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ Each function returns a matplotlib `Figure` made without pyplot, so nothing is g
 Rows with equal predictions share the mean of what they realised, so the order of the rows never shows.
 """
 
-from clv.plots.drivers import shap_summary
+from clv.plots.drivers import Waterfall, shap_bar, shap_dependence, shap_summary, shap_waterfalls
 from clv.plots.forecasts import calibration, course, decile_bars, gains, lorenz, origins, tier_bars
 from clv.plots.pyramids import pyramid
 from clv.plots.quadrants import quadrants
 
 __all__ = [
+    "Waterfall",
     "calibration",
     "course",
     "decile_bars",
@@ -18,6 +19,9 @@ __all__ = [
     "origins",
     "pyramid",
     "quadrants",
+    "shap_bar",
+    "shap_dependence",
     "shap_summary",
+    "shap_waterfalls",
     "tier_bars",
 ]

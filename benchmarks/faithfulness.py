@@ -1,8 +1,8 @@
 """Are reasons faithful: does taking a reason's facts to the reference customer's move the score as the reason says?
 
 For every reason shown of a month, all inputs of its concept are set to the reference customer's, the model predicts
-again, and the criterion is scored again. A reason that is not faithful is either `still` (the score does not move: it is
-at the end of its scale, and other reasons keep it there) or `against` (inputs interact: the mean over coalitions has
+again, and the criterion is scored again. A reason that is not faithful is either `still` (the score does not move, as
+at the end of its scale, where other reasons keep it) or `against` (inputs interact: the mean over coalitions has
 another sign than this one step). Needs the models of a training on or before the date (`make run`).
 
     python benchmarks/faithfulness.py [--config configs/demo.yaml] [--as-of 2026-01-01] [--set key=value]

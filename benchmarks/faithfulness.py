@@ -1,7 +1,9 @@
 """Are reasons faithful: does taking a reason's facts to the reference customer's move the score as the reason says?
 
 For every reason shown of a month, all inputs of its concept are set to the reference customer's, the model predicts
-again, and the criterion is scored again. Needs the models of a training on or before the date (`make run`).
+again, and the criterion is scored again. A reason that is not faithful is either `still` (the score does not move, as
+at the end of its scale, where other reasons keep it) or `against` (inputs interact: the mean over coalitions has
+another sign than this one step). Needs the models of a training on or before the date (`make run`).
 
     python benchmarks/faithfulness.py [--config configs/demo.yaml] [--as-of 2026-01-01] [--set key=value]
 """
@@ -33,6 +35,8 @@ from clv.points import Points
 
 Floats = NDArray[np.float64]
 LISTED = 20
+SMALLEST_MOVE = 1e-9
+VERDICTS = ("faithful", "still", "against")
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,10 @@ def of_month(month: Month) -> pd.DataFrame:
             if len(shown):
                 found.append(checked(month, part, shown, place))
     result = pd.concat(found, ignore_index=True)
-    return result.assign(faithful=np.sign(result["moved"]) == np.sign(result["points"]))
+    moved, said = result["moved"].to_numpy(np.float64), result["points"].to_numpy(np.float64)
+    stands = np.abs(moved) < SMALLEST_MOVE
+    verdict = np.where(np.sign(moved) == np.sign(said), "faithful", np.where(stands, "still", "against"))
+    return result.assign(verdict=verdict)
 
 
 def main(
@@ -123,17 +130,18 @@ def main(
     found = of_month(Month(settings, champion, measured))
     console = Console()
     table = Table(title=f"{settings.company}, reasons as of {day}")
-    for heading in ("criterion", "reasons", "faithful", "share"):
+    for heading in ("criterion", "reasons", *VERDICTS, "share"):
         table.add_column(heading, justify="left" if heading == "criterion" else "right")
     for name, told in [*found.groupby("criterion"), ("all", found)]:
-        right = int(told["faithful"].sum())
-        table.add_row(str(name), f"{len(told):,}", f"{right:,}", f"{right / len(told):.3%}")
+        counts = [int((told["verdict"] == verdict).sum()) for verdict in VERDICTS]
+        cells = [f"{count:,}" for count in (len(told), *counts)]
+        table.add_row(str(name), *cells, f"{counts[0] / len(told):.3%}")
     console.print(table)
-    odd = found[~found["faithful"]].sort_values("moved", key=np.abs, ascending=False)
+    odd = found[found["verdict"] != "faithful"].sort_values("moved", key=np.abs, ascending=False)
     for row in odd.head(LISTED).itertuples():
         console.print(
-            f"{row.criterion} / {row.concept}: said {row.own:+.3f}, without it {-row.moved:+.3f} points of the "
-            f"criterion. {row.sentence}",
+            f"{row.verdict}: {row.criterion} / {row.concept}: said {row.own:+.3f}, its removal {row.moved:+.3f} "
+            f"points of the criterion. {row.sentence}",
             markup=False,
         )
     console.print(f"{len(odd)} not faithful, the largest {min(len(odd), LISTED)} listed.")

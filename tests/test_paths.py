@@ -252,6 +252,7 @@ def test_the_smallest_amount_is_found_whatever_the_range(works: list[int], large
             "customer_id": [f"c{i}" for i in range(len(works))],
             "edge": 0.0,
             "is_key": False,
+            "gate": None,
             **dict.fromkeys(levers.LEVERS, 0.0),
         }
     ).assign(more_orders=np.array(largest[: len(works)], dtype=float))
@@ -278,10 +279,17 @@ def test_who_comes_from_below_takes_the_seat_of_the_last_member() -> None:
             "tier": ["a"] * 3 + ["b"] * 7,
             "tier_rule": "rank",
             "tie_break": 0.0,
+            "previous_tier": ["a"] * 3 + ["b"] * 7,
         }
     )
     cut = Cut(("a", "b"), sizes=(3, 7))
     assert reaching(frame, cut, 0.20) == {"a": 89.0}
+    # Who left has the band twice: 2/0.64 = 3.13 is still before 3.33. A member that came in has it twice as well,
+    # 4/1.44 = 2.78: then 2/0.8 = 2.5 is before it, and 3.13 is not.
+    assert reaching(frame, cut, 0.20, has_left=True) == {"a": 89.0}
+    entered = frame.assign(previous_tier=["a"] * 2 + ["b"] * 8)
+    assert reaching(entered, cut, 0.20) == {"a": 89.0}
+    assert reaching(entered, cut, 0.20, has_left=True) == {"a": 90.0}
     # Members set by hand give no seat up; by limits it is the limit of who was below.
     assert math.isnan(reaching(frame.assign(tier_rule="override"), cut, 0.20)["a"])
     assert reaching(frame, Cut(("a", "b"), limits=((70.0, 75.0, 80.0),)), 0.20) == {"a": 80.0}

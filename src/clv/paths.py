@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clv import policies, scenario
 from clv.changes import Speaking
 from clv.criteria import measure
-from clv.edges import positions, reaching
+from clv.edges import left, positions, reaching
 from clv.explain.words import Words, fill
 from clv.grades import Graded, composites
 from clv.levers import LEVERS, usual_orders
@@ -95,10 +95,10 @@ def aims_of(graded: Graded, config: Config, basis: str) -> Aims:
     names = cut.names
     level = positions(frame["tier"], names)
     target = np.maximum(level - 1, 0)
-    reach = reaching(frame, cut, config.tiers.band_ratio)
-    edges = np.array([reach.get(name, np.nan) for name in names])
+    reach = [reaching(frame, cut, config.tiers.band_ratio, has_left=has_left) for has_left in (False, True)]
+    edges = np.array([[one.get(name, np.nan) for name in names] for one in reach])
     figure = frame[cut.measure].to_numpy(np.float64, na_value=np.nan)
-    edge = edges[target]
+    edge = edges[left(frame, names, target).astype(int), target]
     labels = np.array(names, dtype=object)
     is_key = np.isin(labels[target], list(graded.key))
     gate = frame["gate"].astype("object").where(frame["gate"].notna(), None)
@@ -161,7 +161,7 @@ def smallest_amounts(aims: pd.DataFrame, reach: Callable[[pd.DataFrame], Flags])
     was tried, and fails.
     """
     open_ranges = aims.melt(
-        ["customer_id", "edge", "is_key"], list(LEVERS), var_name="lever", value_name="works"
+        ["customer_id", "edge", "is_key", "gate"], list(LEVERS), var_name="lever", value_name="works"
     )
     open_ranges = open_ranges[open_ranges["works"] > 0].assign(fails=0.0).reset_index(drop=True)
     if open_ranges.empty:
@@ -218,10 +218,13 @@ def _reaches(
         then = measure(db, as_of, config, pricing, now.models)
     _, composed = composites(then, now.grading, config)
     frame = then.customers.assign(composite_score=composed["composite_score"].to_numpy(np.float64))
-    shut = gates(frame, config.gates).notna().to_numpy(bool)
     place = pd.Index(frame["customer_id"]).get_indexer(
         copies["customer_id"] + scenario.SEPARATOR + copies["copy"]
     )
+    frame["previous_rule"] = pd.Series(
+        ("gate:" + tried["gate"].astype("str")).to_numpy(object), index=frame.index[place]
+    )
+    shut = gates(frame, config.gates, config.tiers.band_ratio).notna().to_numpy(bool)
     figure = frame[measure_name].to_numpy(np.float64, na_value=np.nan)[place]
     barred = shut[place] & tried["is_key"].to_numpy(bool)
     return np.asarray((figure >= tried["edge"].to_numpy(np.float64)) & ~barred, dtype=np.bool_)

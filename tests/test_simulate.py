@@ -384,6 +384,15 @@ def test_conversion_probabilities_are_calibrated_and_have_signal(many_prospects:
         assert found[asked, 1].mean() > 1.3 * found[~asked, 1].mean()
 
 
+def test_the_true_contribution_of_a_prospect_is_its_revenue_times_its_margin(rows: Rows) -> None:
+    found = np.array(
+        rows("""SELECT expected_contribution_12m, expected_net_revenue_12m * contribution_margin_ratio
+            FROM truth.prospects JOIN truth.customers USING (customer_id)""")
+    )
+    assert len(found)
+    np.testing.assert_allclose(found[:, 0], found[:, 1], rtol=1e-9)
+
+
 def test_prospects_are_those_without_an_order_at_each_graded_month(rows: Rows) -> None:
     for month in range(1, 7):
         as_of = f"DATE '2026-{month:02}-01'"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clv import grades, levers, paths, scenario
 from clv.criteria import Measured, measure
-from clv.edges import reaching
+from clv.edges import reaching, reaching_each
 from clv.grades import Graded, composites
 from clv.period import add_months, see
 from clv.policies import Cut
@@ -284,12 +284,17 @@ def test_who_comes_from_below_takes_the_seat_of_the_last_member() -> None:
     )
     cut = Cut(("a", "b"), sizes=(3, 7))
     assert reaching(frame, cut, 0.20) == {"a": 89.0}
-    # Who left has the band twice: 2/0.64 = 3.13 is still before 3.33. A member that came in has it twice as well,
-    # 4/1.44 = 2.78: then 2/0.8 = 2.5 is before it, and 3.13 is not.
-    assert reaching(frame, cut, 0.20, has_left=True) == {"a": 89.0}
-    entered = frame.assign(previous_tier=["a"] * 2 + ["b"] * 8)
-    assert reaching(entered, cut, 0.20) == {"a": 89.0}
-    assert reaching(entered, cut, 0.20, has_left=True) == {"a": 90.0}
+    # Who is ahead of the last member already does not push it down: ⌊4 · 0.8/1.2⌋ = 2, from behind ⌊5 · 0.8/1.2⌋ = 3.
+    tier = ["a", "a", "b", "a"] + ["b"] * 6
+    seat_taken = frame.assign(tier=tier, previous_tier=tier)
+    at_the_top = np.zeros(10, dtype=np.int64)
+    assert reaching_each(seat_taken, cut, 0.20, at_the_top)[[2, 9]].tolist() == [89.0, 88.0]
+    # Who left has the band twice: 2/0.64 = 3.13 is still before 4/1.2 = 3.33.
+    left = frame.assign(previous_tier=["a"] * 4 + ["b"] * 6)
+    assert reaching_each(left, cut, 0.20, at_the_top)[[3, 9]].tolist() == [89.0, 89.0]
+    # A member that came in has it twice as well, 4/1.44 = 2.78: then 2/0.8 is before it, and 3.13 is not.
+    entered = frame.assign(previous_tier=["a"] * 2 + ["b"] + ["a"] + ["b"] * 6)
+    assert reaching_each(entered, cut, 0.20, at_the_top)[[3, 9]].tolist() == [90.0, 89.0]
     # Members set by hand give no seat up; by limits it is the limit of who was below.
     assert math.isnan(reaching(frame.assign(tier_rule="override"), cut, 0.20)["a"])
     assert reaching(frame, Cut(("a", "b"), limits=((70.0, 75.0, 80.0),)), 0.20) == {"a": 80.0}

@@ -1,8 +1,8 @@
 """What would take a customer to the next tier: rows of the table `paths`, one per customer and lever that can do it.
 
 The smallest whole amount of a lever (`levers`) with which the customer, measured and scored again, reaches the edge of
-the next tier as it stands (`edges.reaching`), if others stay as they are, and never more than the 95 % point of what
-that tier's members do. Where no lever does, nothing is said. Who would be there but for a gate is told what opens it.
+the next tier as it stands (`edges`), if others stay as they are, and never more than the 95 % point of what that tier's
+members do. Where no lever does, nothing is said. Who would be there but for a gate is told what opens it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clv import policies, scenario
 from clv.changes import Speaking
 from clv.criteria import measure
-from clv.edges import left, positions, reaching
+from clv.edges import positions, reaching_each
 from clv.explain.words import Words, fill
 from clv.grades import Graded, composites
 from clv.levers import LEVERS, usual_orders
@@ -95,10 +95,8 @@ def aims_of(graded: Graded, config: Config, basis: str) -> Aims:
     names = cut.names
     level = positions(frame["tier"], names)
     target = np.maximum(level - 1, 0)
-    reach = [reaching(frame, cut, config.tiers.band_ratio, has_left=has_left) for has_left in (False, True)]
-    edges = np.array([[one.get(name, np.nan) for name in names] for one in reach])
     figure = frame[cut.measure].to_numpy(np.float64, na_value=np.nan)
-    edge = edges[left(frame, names, target).astype(int), target]
+    edge = reaching_each(frame, cut, config.tiers.band_ratio, target)
     labels = np.array(names, dtype=object)
     is_key = np.isin(labels[target], list(graded.key))
     gate = frame["gate"].astype("object").where(frame["gate"].notna(), None)

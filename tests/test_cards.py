@@ -354,7 +354,7 @@ def test_the_newest_month_on_or_before_the_day_is_told_and_nothing_later(config:
 def test_the_same_month_is_told_in_chinese(config: Config) -> None:
     card = card_of(config, "writ", language="zh")
     assert card.notes[0] == (
-        "按得分应为 important，但暂不能列入重点等级：近 24 个月内有坏账核销。情况消除并持续 2 个月后解除。"
+        "按得分应为 important，但暂不能列入重点等级：近 24 个月内有坏账核销。其后满 24 个月解除。"
     )
     assert (
         card.reasons[0].sentence

@@ -74,20 +74,6 @@ def test_facts_of_few_customers_say_no_spread() -> None:
     assert set(NOW) <= set(known)
 
 
-def test_a_new_customer_is_told_its_step_in_a_plain_sentence() -> None:
-    before = {"prospect_value": 1240.0, "conversion_probability": 0.31}
-    said = first_order.sentence(before, 3150.0, NOW, "EUR", date(2026, 1, 14))
-    assert said == (
-        "As a prospect: 1,240 EUR expected (31% × 4,000 EUR); since the first order of 2026-01-14 its history speaks: "
-        "3,150 EUR. Of 85 such customers before, the value given an order moved by −21% in total, for the middle half "
-        "of them by −50% to +40%."
-    )
-    alone = first_order.sentence(before, float("nan"), {}, "EUR")
-    assert alone == (
-        "As a prospect: 1,240 EUR expected (31% × 4,000 EUR); since its first order its history speaks."
-    )
-
-
 def reader(grades: pd.DataFrame) -> Callable[..., pd.DataFrame]:
     facts = pd.DataFrame({"name": list(NOW), "value": list(NOW.values())})
     return lambda sql, *parameters: facts if "month_facts" in sql else grades
@@ -97,7 +83,7 @@ def reader(grades: pd.DataFrame) -> Callable[..., pd.DataFrame]:
     ("sources", "speaks"),
     [(["prospect", "history"], True), (["history", "history"], False), (["prospect"], False)],
 )
-def test_only_who_was_a_prospect_last_month_has_the_sentence(sources: list[str], speaks: bool) -> None:
+def test_only_who_was_a_prospect_last_month_has_a_step(sources: list[str], speaks: bool) -> None:
     month = date(2026, 2, 1)
     grades = pd.DataFrame(
         {
@@ -108,10 +94,12 @@ def test_only_who_was_a_prospect_last_month_has_the_sentence(sources: list[str],
             "conversion_probability": [0.5, np.nan][: len(sources)],
         }
     )
-    said = first_order.card(reader(grades), "c", month, "EUR")
-    assert (said is not None) == speaks
-    if said:
-        assert said.startswith("As a prospect: 400 EUR expected (50% × 800 EUR); since its first order")
+    step = first_order.of_customer(reader(grades), "c", month)
+    assert (step is not None) == speaks
+    if step:
+        assert (step["prospect_value"], step["value_given_conversion"], step["clv"]) == (400.0, 800.0, 900.0)
+        assert step["customers"] == NOW["first_order_customers"]
+        assert step["moved_mean"] == pytest.approx(NOW["first_order_step_mean_ratio"] - 1)
 
 
 # Whose step it is

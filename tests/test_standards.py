@@ -115,8 +115,8 @@ class _Money:
     reference_cost = 1.0
     basis = "contribution"
 
-    def attribute(self, frame: pd.DataFrame) -> Attribution:
-        raw = np.log(frame["x"].to_numpy(float))
+    def attribute(self, frame: pd.DataFrame, inputs: np.ndarray) -> Attribution:
+        raw = np.log(inputs[:, 0])
         return Attribution(raw, 0.0, raw[:, None])
 
     def money(self, raw: np.ndarray) -> np.ndarray:

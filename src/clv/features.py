@@ -90,7 +90,8 @@ _OTHER_COLUMNS = (
     *("counted_invoices", "open_balance", "overdue_balance_ratio", "realised_value", "realised_contribution"),
     *("realised_orders", "snapshot_date", "days_since_first_contact", "converted", "value", "judgement"),
     *("judgement_said", "judged_by", "judged_date", "model_score", "combined_score", "trained_as_of"),
-    *("value_given_conversion", "gate", "tie_break", "override_tier", "bad_debt", "is_blocked"),
+    *("value_given_conversion", "gate", "tie_break", "override_tier", "previous_rule", "earlier_tier"),
+    *("bad_debt", "is_blocked"),
 )
 
 

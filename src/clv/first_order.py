@@ -8,9 +8,8 @@ past and the cost to serve taken off. So there is a step, and nobody should be s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import date
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,39 +116,15 @@ def facts(pairs: pd.DataFrame, since: date, until: date) -> Iterator[Fact]:
         yield f"first_order_{name}", _number(found.loc[name, "mean"]), what
 
 
-def sentence(
-    before: Mapping[str, Any],
-    clv: float,
-    known: Mapping[str, float],
-    currency: str,
-    first_order_date: date | None = None,
-) -> str:
-    """What changed for a customer that was a prospect last month, in plain words.
+def of_customer(
+    read: Callable[..., pd.DataFrame], customer_id: str, as_of: date
+) -> dict[str, float | None] | None:
+    """The step of a customer of the published month `as_of` that was a prospect the month before; else None.
 
-    `before`: its last prospect_value and conversion_probability; `clv`: its first expected value (nan where last
-    period's value grades); `known`: name -> value of the month's `month_facts`, of which those of `facts` are read.
-    """
-    value, probability = float(before["prospect_value"]), float(before["conversion_probability"])
-    parts = [f"As a prospect: {value:,.0f} {currency} expected"]
-    if probability > 0:
-        parts[0] += f" ({probability:.0%} × {value / probability:,.0f} {currency})"
-    since = "its first order" if first_order_date is None else f"the first order of {first_order_date}"
-    spoken = f"; since {since} its history speaks"
-    parts[0] += spoken + (f": {clv:,.0f} {currency}." if clv == clv else ".")
-    ratios = [known.get(RATIO.format(name), math.nan) for name in ("mean", "quartile_1", "quartile_3")]
-    if all(ratio is not None and ratio == ratio for ratio in ratios) and clv == clv:
-        mean, low, high = (f"{ratio - 1:+.0%}".replace("-", "−") for ratio in ratios)
-        parts.append(
-            f"Of {known['first_order_customers']:,.0f} such customers before, the value given an order moved by {mean} "
-            f"in total, for the middle half of them by {low} to {high}."
-        )
-    return " ".join(parts)
-
-
-def card(read: Callable[..., pd.DataFrame], customer_id: str, as_of: date, currency: str) -> str | None:
-    """`sentence` for a customer of the published month `as_of` that was a prospect the month before; else None.
-
-    `read`: publish.reader's function over the published tables.
+    `prospect_value` and `conversion_probability` then, `value_given_conversion` of both, `clv` now (None where last
+    period's value grades); of those whose step has been measured, `customers` and by how much their value moved,
+    `moved_mean`, `moved_quartile_1`, `moved_quartile_3` (ratio less 1), None where none are published. `read` runs a
+    query over the published tables.
     """
     grades = read(
         """SELECT as_of_date, value_source, clv, prospect_value, conversion_probability FROM clv.grades
@@ -158,20 +133,30 @@ def card(read: Callable[..., pd.DataFrame], customer_id: str, as_of: date, curre
         customer_id,
         as_of,
     )
-    if len(grades) < 2 or grades["value_source"].tolist() != ["prospect", "history"]:
+    if grades["value_source"].tolist() != ["prospect", "history"]:
         return None
     [before, now] = grades.to_dict("records")
-    if (
-        pd.Timestamp(now["as_of_date"]) != pd.Timestamp(as_of)
-        or before["prospect_value"] != before["prospect_value"]
-    ):
+    value, probability = before["prospect_value"], before["conversion_probability"]
+    if pd.isna(value) or pd.isna(probability) or probability <= 0:
         return None
     facts_of_month = read(
         "SELECT name, value FROM clv.month_facts WHERE as_of_date = ? AND starts_with(name, 'first_order_')",
         as_of,
     )
     known = dict(zip(facts_of_month["name"], facts_of_month["value"], strict=True))
-    return sentence(before, float(now["clv"]), known, currency)
+    ratios = {name: known.get(RATIO.format(name)) for name in ("mean", "quartile_1", "quartile_3")}
+    measured = not any(ratio is None or pd.isna(ratio) for ratio in ratios.values())
+    moved = {
+        name: float(ratio) - 1 if measured and ratio is not None else None for name, ratio in ratios.items()
+    }
+    return {
+        "prospect_value": float(value),
+        "conversion_probability": float(probability),
+        "value_given_conversion": float(value) / float(probability),
+        "clv": None if pd.isna(now["clv"]) else float(now["clv"]),
+        "customers": known.get("first_order_customers") if measured else None,
+        **{f"moved_{name}": change for name, change in moved.items()},
+    }
 
 
 def _number(value: float) -> float | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from clv import ingest
+from clv import first_order, ingest
 from clv.errors import BusyError, ConfigError, TableError
 from clv.month_facts import override_name
 from clv.published import warehouse
@@ -32,8 +32,9 @@ class Facts:
     """The rows of one customer in the newest month published on or before the date asked for.
 
     `grade`: its row of `grades`, nulls as None; `ranked`: how many customers (or prospects) have a rank; `members`:
-    active customers in its account group; `decision`: who set its tier, until when and why; the tables are its rows
-    of those names, in the order in which they are read.
+    active customers in its account group; `decision`: who set its tier, until when and why; `step`: what the first
+    order changed of who was a prospect last month (first_order.of_customer); the tables are its rows of those names, in
+    the order in which they are read.
     """
 
     as_of: date
@@ -42,6 +43,7 @@ class Facts:
     ranked: int
     members: int
     decision: Mapping[str, str] | None
+    step: Mapping[str, float | None] | None
     criteria: pd.DataFrame
     value_outlook: pd.DataFrame
     reasons: pd.DataFrame
@@ -105,6 +107,7 @@ def read_facts(config: Config, as_of: date, customer_id: str) -> Facts:
             "ORDER BY valid_from DESC",
             *(customer_id, day),
         )
+        step = first_order.of_customer(read, customer_id, day)
     ahead = spells["valid_to"] > pd.Timestamp(day)  # as of the month, what ended later had not ended yet
     return Facts(
         as_of=day,
@@ -113,6 +116,7 @@ def read_facts(config: Config, as_of: date, customer_id: str) -> Facts:
         ranked=int(counts["ranked"].iloc[0]),
         members=int(counts["members"].iloc[0]),
         decision=json.loads(decided["detail"].iloc[0]) if len(decided) else None,
+        step=step,
         tier_history=spells.assign(valid_to=spells["valid_to"].mask(ahead)),
         **tables,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -169,6 +169,8 @@ class _Writer:
                     share=self._floored(grade["composite_percentile"]),
                 )
             yield line
+        if self.facts.step is not None:
+            yield self._first_order(self.facts.step)
         if grade["group_tier"] is not None:
             yield self._fill(
                 texts["group"],
@@ -176,6 +178,25 @@ class _Writer:
                 tier=grade["group_tier"],
                 n=words.counted("customer", self.facts.members),
             )
+
+    def _first_order(self, step: Mapping[str, float | None]) -> str:
+        """What was expected of the prospect, what its history says, and how much that moved for others."""
+        texts, words = self.texts["first_order"], self.words
+        money = {
+            name: words.money(value)
+            for name in ("prospect_value", "value_given_conversion", "clv")
+            if (value := step[name]) is not None
+        }
+        probability = words.percent(step["conversion_probability"] or 0.0)
+        line = self._fill(texts["known" if "clv" in money else "unknown"], probability=probability, **money)
+        if step["customers"] is None or "clv" not in money:
+            return line
+        moved = {
+            name: words.signed_percent(step[f"moved_{name}"] or 0.0)
+            for name in ("mean", "quartile_1", "quartile_3")
+        }
+        others = self._fill(texts["others"], customers=words.counted("customer", step["customers"]), **moved)
+        return line + str(self.texts["next"]) + others
 
     def _rule(self) -> str:
         """Which rule decided the tier, in words."""

@@ -193,6 +193,10 @@ class Words:
         """A ratio as whole per cent."""
         return str(self["units"]["percent"]).replace("{n}", self.number(ratio * 100, 0))
 
+    def signed_percent(self, ratio: float) -> str:
+        """A change as whole per cent, with its sign."""
+        return (str(self["numbers"]["plus"]) if round(ratio, 2) > 0 else "") + self.percent(ratio)
+
     def money(self, amount: float) -> str:
         """Whole money in the reporting currency."""
         currency = self.config.reporting_currency

@@ -73,9 +73,12 @@ def past_models(db: Engine, as_of: date, config: Config) -> list[PastModel]:
 def past_model(db: Engine, day: date, config: Config) -> PastModel | None:
     """The prospect model of what was known before `day`, without its gate; None where that is too little.
 
-    Leaves `past` showing `day`.
+    Its snapshots are a conversion window apart, so that each exposure is counted once: a third of the rows that the
+    month's own model has, and of their cost. Leaves `past` showing `day`.
     """
     see(db, day)
+    apart = config.prospect.model_copy(update={"snapshot_step_days": config.prospect.conversion_days})
+    config = config.model_copy(update={"prospect": apart})
     try:
         training = prospects.training_rows(db, day, config)
         discount = config.lifetime_value.discount_rate_annual_ratio

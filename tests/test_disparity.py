@@ -40,8 +40,8 @@ def test_the_four_fifths_rule_by_hand() -> None:
     assert by.loc["south", "chance_probability"] == pytest.approx(expected)
     [(name, value, detail)] = disparity.facts(found, "prospect_disparity", "key_ratio", "share in hot, warm")
     assert (name, value) == ("prospect_disparity_region", pytest.approx(2 / 3))
-    assert "north (30%)" in detail
-    assert "below four fifths: south (20% of 50" in detail
+    assert "30% of north is the most" in detail
+    assert "below four fifths of it: south (20%; 50 prospects" in detail
 
 
 def test_the_terminal_warns_of_what_is_flagged_and_of_nothing_else() -> None:
@@ -50,12 +50,12 @@ def test_the_terminal_warns_of_what_is_flagged_and_of_nothing_else() -> None:
     rows = [
         *disparity.facts(flagged, "prospect_disparity", "key_ratio", "share in hot, warm"),
         *disparity.facts(even, "conversion_disparity", "key_ratio", "share of those who converted"),
-        ("prospect_drift_psi", 0.1, "PSI 0.10 of age is the largest of 8 attributes; none moved"),
-        ("judges_all", 0.6, "all judges: below four fifths: moved: whatever they say"),
+        ("prospect_drift_psi", 0.1, "Prospects against those learned from, none of 8 attributes has moved"),
+        ("judges_all", 0.6, "all judges: below four fifths of it: moved: whatever they say"),
     ]
     [warning] = prospect_warnings(pd.DataFrame(rows, columns=["name", "value", "detail"]))
     assert warning.startswith(
-        "share in hot, warm, by region: the lowest is 0.67 of the best, north (30%); below four"
+        "share in hot, warm, by region: 30% of north is the most; below four fifths of it: south"
     )
     moved = pd.DataFrame([("prospect_drift_psi", 0.3, "PSI 0.30 of age; moved: first_visits")])
     assert prospect_warnings(moved.set_axis(["name", "value", "detail"], axis=1)) == [

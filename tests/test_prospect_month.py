@@ -172,8 +172,9 @@ def test_the_list_shows_rank_score_until_when_why_and_who_judged(
     assert max(map(cell_len, lines)) <= 80
     ranks = [line.split() for line in lines if re.match(r" *\d+ +Q\d+ ", line)]
     assert [row[1] for row in ranks] == ["Q006", "Q001", "Q005", "Q002"]
-    assert ranks[0][2:] == ["hot", "score", "95", "good", "until", "2026-03-02"]
+    assert ranks[0][2:] == ["Lead", "6", "hot", "score", "95"]
     text = " ".join(" ".join(lines).split())
+    assert "good until 2026-03-02" in text
     assert "✎ judged by sales alone: 60 of 100 by [bold]Bo[/bold] on 2025-12-01" in text
     assert "[red]maybe[/red] later; =1+1" in text
     assert " [31mred der" in text  # shown, not obeyed

@@ -130,8 +130,8 @@ def show_month(config: Config, as_of: date) -> None:
 
 def prospect_warnings(facts: pd.DataFrame) -> list[str]:
     """What month_facts flag about prospects: groups below four fifths, attributes that have moved; in words."""
-    flagged = dict.fromkeys(("prospect_disparity_", "conversion_disparity_"), "below four fifths:")
-    flagged["prospect_drift_psi"] = "; moved:"
+    flagged = dict.fromkeys(("prospect_disparity_", "conversion_disparity_"), "below four fifths of it:")
+    flagged["prospect_drift_psi"] = "moved:"
     return [
         _plain(row["detail"])
         for row in facts.to_dict("records")

@@ -146,18 +146,17 @@ def facts(found: pd.DataFrame, name: str, measure: str, what: str) -> Iterator[F
         best = known.loc[known["ratio_to_best"].idxmax()]
         least = known.loc[known["ratio_to_best"].idxmin()]
         flagged = known[known["is_flagged"].astype(bool)]
-        verdict = "no group below four fifths"
+        verdict = "no group below four fifths of it"
         if len(flagged):
-            verdict = "below four fifths: " + ", ".join(
-                f"{row['group']} ({row[measure]:.0%} of {int(row['prospects']):,}, by chance "
+            verdict = "below four fifths of it: " + ", ".join(
+                f"{row['group']} ({row[measure]:.0%}; {int(row['prospects']):,} prospects, p by chance "
                 f"{row['chance_probability']:.2f})"
                 for row in flagged.sort_values("ratio_to_best").head(10).to_dict("records")
             )
         yield (
             f"{name}_{attribute}",
             float(least["ratio_to_best"]),
-            f"{what}, by {attribute}: the lowest is {least['ratio_to_best']:.2f} of the best, {best['group']} "
-            f"({best[measure]:.0%}); {verdict}",
+            f"{what}, by {attribute}: {best[measure]:.0%} of {best['group']} is the most; {verdict}",
         )
 
 

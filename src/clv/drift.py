@@ -135,10 +135,10 @@ def said(found: pd.DataFrame) -> str:
     """The table of `Population.against` in a sentence."""
     worst = found.loc[found["psi"].idxmax()]
     moved = found.loc[found["is_moved"], "attribute"].tolist()
-    verdict = f"moved: {', '.join(moved)}" if moved else "none moved"
+    verdict = f"moved: {', '.join(moved)}" if moved else f"none of {len(found)} attributes has moved"
     return (
-        f"PSI {worst['psi']:.2f} of {worst['attribute']} is the largest of {len(found)} attributes against the "
-        f"training population (by chance {worst['expected_psi']:.2f} with {worst['prospects']:,} prospects); {verdict}"
+        f"Prospects against those learned from, {verdict} (largest PSI {worst['psi']:.2f}, of {worst['attribute']}; "
+        f"by chance {worst['expected_psi']:.2f} with {worst['prospects']:,} prospects)"
     )
 
 

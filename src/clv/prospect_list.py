@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from clv import publish
+from clv import ingest, publish
 from clv.console import prospect_warnings, terminal
 from clv.errors import ConfigError
 
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 
     from clv.config import Config
 
+NAME_CELLS = 24
+
 
 @dataclass(frozen=True)
 class ProspectList:
     """The prospects of `as_of`, the newest month published by `day`, as they stand on `day`.
 
     `ranked`: the first ones by prospect_value, without a forecast by composite_score, then by customer_id; columns
-    rank, customer_id, tier, prospect_value, prospect_value_low, prospect_value_high, conversion_probability,
-    composite_score, prospect_valid_until, judgement (score, who and until when, in words; null without one),
-    direction and sentence of the strongest reason. Not ranked, but counted: `stale`, whose prospect_valid_until lies
-    before `day`; `unknown`, with neither forecast nor judgement. `total` are those that could be ranked, shown or not.
+    rank, customer_id, name (null where none is on record), tier, prospect_value, prospect_value_low,
+    prospect_value_high, conversion_probability, composite_score, prospect_valid_until, judgement (score, who and until
+    when, in words; null without one), direction and sentence of the strongest reason. Not ranked, but counted:
+    `stale`, whose prospect_valid_until lies before `day`; `unknown`, with neither forecast nor judgement. `total` are
+    those that could be ranked, shown or not.
     `facts`: month_facts of the month.
     """
 
@@ -68,10 +71,13 @@ def prospect_list(config: Config, day: date, top: int) -> ProspectList:
     ranked = everyone[~old & known].reset_index(drop=True)
     ranked.insert(0, "rank", ranked.index + 1)
     since = everyone.loc[old, "prospect_valid_until"].max().date() if old.any() else None
+    shown = ranked.head(top)
+    names = ingest.customer_names(config, as_of, shown["customer_id"].tolist())
+    shown.insert(2, "name", shown["customer_id"].map(names).astype("object"))
     return ProspectList(
         day,
         as_of,
-        ranked.head(top),
+        shown,
         len(ranked),
         int(old.sum()),
         since,
@@ -90,8 +96,8 @@ def show(config: Config, found: ProspectList) -> None:
         heading.append(
             Text(
                 f"  (graded as of {found.as_of}; expected value in {config.reporting_currency}, 80 % interval, chance "
-                f"of a first order within {config.prospect.conversion_days} days; tiers follow the score, in which a "
-                f"judgement counts {config.prospect.judgement_weight_ratio:g})",
+                f"of a first order within {config.prospect.conversion_days} days{_good_until(found.ranked)}; tiers "
+                f"follow the score, in which a judgement counts {config.prospect.judgement_weight_ratio:g})",
                 style="not bold dim",
             )
         )
@@ -135,12 +141,21 @@ def _figures(row: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (str(row["rank"]), "right"),
         (_plain(row["customer_id"]), "left"),
+        (_short(_plain(row["name"])) if isinstance(row["name"], str) else "", "left"),
         (_plain(row["tier"]), "left"),
         (f"{row['prospect_value']:,.0f}" if known else f"score {row['composite_score']:.0f}", "right"),
         (f"{row['prospect_value_low']:,.0f}–{row['prospect_value_high']:,.0f}" if known else "", "right"),
         (f"{row['conversion_probability']:.0%}" if known else "", "right"),
-        (f"good until {row['prospect_valid_until']:%Y-%m-%d}", "left"),
     ]
+
+
+def _good_until(ranked: pd.DataFrame) -> str:
+    """Scores of one month are good until the same day."""
+    return "" if ranked.empty else f", good until {ranked['prospect_valid_until'].iloc[0]:%Y-%m-%d}"
+
+
+def _short(name: str) -> str:
+    return name if cell_len(name) <= NAME_CELLS else set_cell_size(name, NAME_CELLS - 1) + "…"
 
 
 def _plain(text: str) -> str:

@@ -43,7 +43,7 @@ def prospect_month(
     }
     facts: list[Fact] = [*of_training, *_moved(tables["drift"])]
     if len(frame):
-        what = f"share in {', '.join(graded.key)}"
+        what = f"Prospects in {' or '.join(graded.key)}"
         facts += disparity.facts(tables["disparity"], "prospect_disparity", "key_ratio", what)
     rows = pd.DataFrame(facts, columns=["name", "value", "detail"])
     return ProspectMonth(rows, {name: table for name, table in tables.items() if len(table)})

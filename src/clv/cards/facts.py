@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from clv import first_order, ingest
-from clv.errors import BusyError, ConfigError, TableError
+from clv.errors import ConfigError
 from clv.month_facts import override_name
 from clv.published import warehouse
 from clv.warehouse import workspace_of
@@ -20,7 +19,6 @@ from clv.warehouse import workspace_of
 if TYPE_CHECKING:
     from clv.config import Config
 
-LOG = logging.getLogger("clv")
 NAMED = 5
 NEAR_EDITS = 3  # an id this many letters away may have been meant
 
@@ -112,7 +110,7 @@ def read_facts(config: Config, as_of: date, customer_id: str) -> Facts:
     return Facts(
         as_of=day,
         grade=grade,
-        name=_name(config, day, customer_id),
+        name=ingest.customer_names(config, day, [customer_id]).get(customer_id),
         ranked=int(counts["ranked"].iloc[0]),
         members=int(counts["members"].iloc[0]),
         decision=json.loads(decided["detail"].iloc[0]) if len(decided) else None,
@@ -125,18 +123,6 @@ def read_facts(config: Config, as_of: date, customer_id: str) -> Facts:
 def _row(frame: pd.DataFrame) -> dict[str, Any]:
     """The only row, whatever is null as None."""
     return {str(name): None if pd.isna(value) else value for name, value in frame.iloc[0].items()}
-
-
-def _name(config: Config, as_of: date, customer_id: str) -> str | None:
-    """From the company's own table: names are not published."""
-    if "customers" not in config.sources:
-        return None
-    try:
-        with workspace_of(config) as db:
-            return ingest.customer_name(db, config, as_of, customer_id)
-    except (TableError, BusyError) as error:
-        LOG.warning("The card has no name: %s", error)
-        return None
 
 
 def _nothing_published(config: Config, as_of: date, found: str) -> ConfigError:

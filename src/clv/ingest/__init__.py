@@ -1,5 +1,5 @@
 """The company's tables -> core tables: renamed, typed, cut at as_of, converted, checked."""
 
-from clv.ingest.loading import Account, Loaded, customer_name, load, rejected_rows
+from clv.ingest.loading import Account, Loaded, customer_names, load, rejected_rows
 
-__all__ = ["Account", "Loaded", "customer_name", "load", "rejected_rows"]
+__all__ = ["Account", "Loaded", "customer_names", "load", "rejected_rows"]

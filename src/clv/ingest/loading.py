@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from clv.config import Attribute, Config, Source
-from clv.errors import ConfigError, TableError
+from clv.errors import BusyError, ConfigError, TableError
 from clv.ingest.contract import ROW_RULES, bound_rules
 from clv.ingest.links import refuse_cycles
 from clv.ingest.sources import Relation, opened
 from clv.ingest.staging import FILTERED, LATER, STAGED, Staging, rate_sql, row_key
 from clv.tables import CORE, PUBLISHED, Column, Table
-from clv.warehouse import Engine, quote
+from clv.warehouse import Engine, quote, workspace_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 # What others refer to comes first.
 _FIRST = ("exchange_rates", "customers", "products", "order_lines", "invoices", "payments")
 _ATTRIBUTE_TYPES = {"category": "VARCHAR", "number": "DOUBLE", "flag": "BOOLEAN"}
+
+
+LOG = logging.getLogger("clv")
 
 
 @dataclass(frozen=True)
@@ -84,18 +88,26 @@ def load(db: Engine, config: Config, as_of: date) -> Loaded:
     )
 
 
-def customer_name(db: Engine, config: Config, as_of: date, customer_id: str) -> str | None:
-    """The name of one customer or prospect as known before `as_of`; null where none is on record.
+def customer_names(config: Config, as_of: date, customer_ids: Sequence[str]) -> dict[str, str]:
+    """customer_id -> name of those customers and prospects, as known before `as_of`; those without one are absent.
 
-    Reads `customers` alone. Raises TableError where it cannot be read or breaks its contract.
+    From the company's own table of customers, as names are not published. Where it cannot be read now, nobody has a
+    name, and the log says why.
     """
-    load = _Load(db, config, as_of)
-    load.table("customers")
-    found = db.rows(
-        "SELECT name FROM main.customers WHERE customer_id = ? ORDER BY valid_from DESC NULLS LAST, name LIMIT 1",
-        [customer_id],
-    )
-    return found[0][0] if found else None
+    if "customers" not in config.sources:
+        return {}
+    try:
+        with workspace_of(config) as db:
+            _Load(db, config, as_of).table("customers")
+            found = db.rows(
+                """SELECT customer_id, name FROM main.customers WHERE list_contains(?, customer_id) AND name IS NOT NULL
+                QUALIFY row_number() OVER (PARTITION BY customer_id ORDER BY valid_from DESC NULLS LAST, name) = 1""",
+                [list(customer_ids)],
+            )
+    except (TableError, BusyError) as error:
+        LOG.warning("No names are shown: %s", error)
+        return {}
+    return dict(found)
 
 
 def _check_settings(db: Engine, config: Config) -> None:

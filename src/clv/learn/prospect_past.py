@@ -178,7 +178,7 @@ def prospect_record(
         since = f"judged since {models[-1].trained_as_of}, as of {as_of}"
         found = judges.record(judged, config.seed)
         facts += judges.facts(found, config.prospect.judgement_weight_ratio, since)
-    what = "share of those who converted whom the model had picked"
+    what = "Of the prospects who then ordered, those the model had picked"
     facts += disparity.facts(of_groups, "conversion_disparity", "true_positive_ratio", what)
     if config.fairness.worked_attribute is not None:
         tables["worked"] = disparity.worked(matured, config.fairness.worked_attribute, top)

@@ -41,11 +41,11 @@ def test_the_four_fifths_rule_by_hand() -> None:
     [(name, value, detail)] = disparity.facts(found, "prospect_disparity", "key_ratio", "share in hot, warm")
     assert (name, value) == ("prospect_disparity_region", pytest.approx(2 / 3))
     assert "30% of north is the most" in detail
-    assert "below four fifths of it: south (20%; 50 prospects" in detail
+    assert "below four fifths of it, as chance may have it: south (20%; 50 prospects" in detail
 
 
 def test_the_terminal_warns_of_what_is_flagged_and_of_nothing_else() -> None:
-    flagged = disparity.of_month(month(north=(100, 30), south=(50, 10)), ["region"], KEY)
+    flagged = disparity.of_month(month(north=(400, 120), south=(200, 40)), ["region"], KEY)
     even = disparity.of_month(month(north=(100, 30), south=(50, 15)), ["region"], KEY)
     rows = [
         *disparity.facts(flagged, "prospect_disparity", "key_ratio", "share in hot, warm"),

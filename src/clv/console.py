@@ -92,7 +92,7 @@ def show_month(config: Config, as_of: date) -> None:
     console.print()
     console.print(_pyramids(summary[of_customers]))
     for said in _verdict(facts):
-        console.print(said)
+        console.print(said if said.plain.startswith("\n") else Padding(said, (0, 0, 0, 2)))
     prospects = summary[~of_customers & (summary["customers"] > 0)]
     if len(prospects):
         console.print(Text("\nProspects, a pyramid of their own", style="bold"))
@@ -129,8 +129,10 @@ def show_month(config: Config, as_of: date) -> None:
 
 
 def prospect_warnings(facts: pd.DataFrame) -> list[str]:
-    """What month_facts flag about prospects: groups below four fifths, attributes that have moved; in words."""
-    flagged = dict.fromkeys(("prospect_disparity_", "conversion_disparity_"), "below four fifths of it:")
+    """What month_facts flag about prospects: groups clearly below four fifths, attributes that have moved; in words."""
+    from clv.disparity import CLEARLY_BELOW
+
+    flagged = dict.fromkeys(("prospect_disparity_", "conversion_disparity_"), CLEARLY_BELOW)
     flagged["prospect_drift_psi"] = "moved:"
     return [
         _plain(row["detail"])
@@ -235,12 +237,12 @@ def _verdict(facts: pd.DataFrame) -> list[Text]:
         verdict, _, what = row["detail"].partition(": ")
         figure = f"{row['value']:,.0f}" if name == "tiering_number_of_customers" else f"{row['value']:.0%}"
         sign = "✓" if verdict == "yes" else "✗"
-        lines.append(Text(f"  {sign} {'–' if row['value'] != row['value'] else figure} {_plain(what)}"))
+        lines.append(Text(f"{sign} {'–' if row['value'] != row['value'] else figure} {_plain(what)}"))
     for kind in ("large_disloyal", "small_disloyal"):
         row = known.get(f"quadrant_{kind}")
         if row and row["value"]:
             name, _, held = row["detail"].partition("; first ")[0].partition(": ")
-            lines.append(Text(f"  {_plain(name)}: {row['value']:,.0f} customers, {held}", style="yellow"))
+            lines.append(Text(f"{_plain(name)}: {row['value']:,.0f} customers, {held}", style="yellow"))
     return lines
 
 

@@ -18,6 +18,8 @@ from scipy.stats import fisher_exact
 Fact = tuple[str, float | None, str]
 
 SMALL_GROUP = 20
+BY_CHANCE = 0.05
+CLEARLY_BELOW = "below four fifths of it:"
 FOUR_FIFTHS = 0.8
 UNKNOWN = "not known"
 SMALL_CONVERTED = 5  # below so many conversions no true positive rate is given
@@ -145,13 +147,15 @@ def facts(found: pd.DataFrame, name: str, measure: str, what: str) -> Iterator[F
             continue
         best = known.loc[known["ratio_to_best"].idxmax()]
         least = known.loc[known["ratio_to_best"].idxmin()]
-        flagged = known[known["is_flagged"].astype(bool)]
+        flagged = known[known["is_flagged"].astype(bool)].sort_values("ratio_to_best")
+        clear = flagged[flagged["chance_probability"] < BY_CHANCE]
         verdict = "no group below four fifths of it"
         if len(flagged):
-            verdict = "below four fifths of it: " + ", ".join(
+            verdict = CLEARLY_BELOW if len(clear) else "below four fifths of it, as chance may have it:"
+            verdict += " " + ", ".join(
                 f"{row['group']} ({row[measure]:.0%}; {int(row['prospects']):,} prospects, p by chance "
                 f"{row['chance_probability']:.2f})"
-                for row in flagged.sort_values("ratio_to_best").head(10).to_dict("records")
+                for row in (clear if len(clear) else flagged).head(10).to_dict("records")
             )
         yield (
             f"{name}_{attribute}",

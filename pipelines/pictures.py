@@ -8,14 +8,17 @@ Reads the published month and writes PNG files: `pyramid.png`, `policies/<policy
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clv import program
 from clv.program import AsOf, ConfigPath, Overrides
+from score import score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,12 +81,28 @@ def cards_page(config: Config, as_of: date, path: Path) -> str:
     text = CARDS_PAGE.format(shown=named, config=path, as_of=as_of, first=next(iter(shown.values())))
     for language in languages.built_in():
         heading = languages.content(language)["name"]
-        settings = config.model_copy(update={"language": language})
-        told = [
-            cards.card(cards.read_facts(settings, as_of, customer), settings) for customer in shown.values()
-        ]
+        with TemporaryDirectory() as folder:
+            settings = told_in(language, config, as_of, Path(folder))
+            told = [
+                cards.card(cards.read_facts(settings, as_of, customer), settings)
+                for customer in shown.values()
+            ]
         text += "\n".join([f"\n## {heading}\n", *(cards.as_markdown(card) for card in told)])
     return text
+
+
+def told_in(language: str, config: Config, as_of: date, folder: Path) -> Config:
+    """The settings to read the month in a language; where it is another one, of a copy graded again in `folder`.
+
+    Changes and paths are sentences of the language in which their month was published.
+    """
+    if language == config.language:
+        return config
+    copy = shutil.copy(config.warehouse_path, folder / config.warehouse_path.name)
+    warehouse = config.warehouse.model_copy(update={"path": str(copy)})
+    settings = config.model_copy(update={"language": language, "warehouse": warehouse})
+    score(settings, as_of)
+    return settings
 
 
 def published(config: Config, as_of: date) -> tuple[pd.DataFrame, pd.DataFrame]:

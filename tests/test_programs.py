@@ -286,7 +286,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def at(width: int) -> list[str]:
         text = io.StringIO()
         terminal = Console(file=text, width=width, highlight=False, markup=False, emoji=False)
-        monkeypatch.setattr(console, "_console", lambda: terminal)
+        monkeypatch.setattr(console.month, "terminal", lambda: terminal)
         console.show_month(config, AS_OF)
         return text.getvalue().splitlines()
 

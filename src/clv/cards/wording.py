@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from clv.config import Config
 
 FIRM, FAIR = 0.8, 0.6  # P(same tier next month) from which a tier is called firm, and fairly firm
+_JUDGED = re.compile(
+    r"judged (?:by sales alone: )?(?P<score>\S+) of 100 by (?P<by>.*?) on (?P<day>\d{4}-\d\d-\d\d)"
+    r"(?:, counts until (?P<until>\d{4}-\d\d-\d\d))?(?:: (?P<note>.*))?$",
+    re.DOTALL,
+)
 ARREARS_AFTER_DAYS = 30  # what the gate counts as overdue
 
 
@@ -362,12 +368,28 @@ class _Writer:
                 return str(missing["not_here"])
             return str(missing.get(criterion, missing["other"]))
         if not pd.isna(why):
-            if pd.isna(row["value"]):
-                return str(instead["judged"])
+            if criterion == "prospect":
+                alone = [str(instead["judged"])] if pd.isna(row["value"]) else []
+                return str(self.texts["list"]).join([*alone, *self._judgement(why)])
             has_model = criterion == "lifetime_value" and self.grade["clv"] is not None
             kind = "purchases" if has_model else "value" if criterion == "lifetime_value" else "payment"
             return str(instead[kind])
         return "" if weight > 0 else str(self.texts["shown_only"])
+
+    def _judgement(self, why: str) -> Iterator[str]:
+        """Who judged, when and until when, as `criteria.why` has it."""
+        found, texts = _JUDGED.match(why), self.texts["instead"]
+        if found is None:
+            return
+        day, until = (
+            found[name] and self.words.day(date.fromisoformat(found[name])) for name in ("day", "until")
+        )
+        score = self.words.number(float(found["score"]), 0)
+        yield self._fill(texts["judgement"], score=score, by=found["by"], day=str(day))
+        if until:
+            yield self._fill(texts["until"], until=until)
+        if found["note"]:
+            yield self._fill(texts["note"], note=found["note"])
 
     def _reason(self, row: dict[str, Any]) -> Reason:
         points = self.words.points(np.array([row["points"]]))[0]

@@ -70,7 +70,7 @@ def show_month(config: Config, as_of: date) -> None:
     console.print()
     console.print(_pyramids(summary[of_customers]))
     for said in _verdict(facts):
-        console.print(said if said.plain.startswith("\n") else Padding(said, (0, 0, 0, 2)))
+        console.print(said if said.plain.startswith("\n") else Padding(said, (0, 0, 0, 2), expand=False))
     prospects = summary[~of_customers & (summary["customers"] > 0)]
     if len(prospects):
         console.print(Text("\nProspects, a pyramid of their own", style="bold"))

@@ -43,6 +43,7 @@ def company(n: int, groups: int, seed: int = 1) -> tuple[Measured, pd.DataFrame]
     customers = pd.DataFrame(
         {
             "customer_id": ids,
+            "segment": "all",
             "is_active": rng.random(n) < 0.9,
             "clv": worth,
             "contribution_margin": worth * rng.normal(0.8, 0.4, n),

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from clv import champions, criteria, drivers, evidence, grades, ingest, tracking
+from clv import champions, criteria, drivers, grades, ingest, tracking
 from clv.champions import Champions
 from clv.config import Config
 from clv.contribution import price_lines
@@ -211,7 +211,7 @@ def test_the_table_of_points_adds_up_to_the_grades_under_keyed_pseudonyms(
 ) -> None:
     champion, facts = measured
     monkeypatch.setenv("CLV_PSEUDONYM_KEY", "a secret")
-    nobody = evidence.NOBODY
+    nobody = grades.NOBODY
     customers = grades.grade_customers(facts, champion.grading, config, nobody, nobody, policy_reset=True)
     leads = grades.grade_prospects(facts, champion.grading, config, nobody, nobody, AS_OF, policy_reset=True)
     table, again = (
@@ -235,7 +235,7 @@ def test_a_picture_of_a_tier_is_of_five_from_its_first_to_its_last(
     measured: tuple[Champions, Measured], config: Config
 ) -> None:
     champion, facts = measured
-    nobody = evidence.NOBODY
+    nobody = grades.NOBODY
     customers = grades.grade_customers(facts, champion.grading, config, nobody, nobody, policy_reset=True)
     leads = grades.grade_prospects(facts, champion.grading, config, nobody, nobody, AS_OF, policy_reset=True)
     shown = drivers.of_grades(customers, leads, facts, champion.models, champion.grading, config)

@@ -31,6 +31,7 @@ from clv import (
     points,
     prospects,
 )
+from clv.composite import Grading
 from clv.config import Config, load
 from clv.contribution import price_lines
 from clv.customers import customer_frame
@@ -75,6 +76,31 @@ class Company:
         ]
 
 
+def explained(
+    config: Config,
+    measured: criteria.Measured,
+    models: criteria.Models,
+    grading: Grading,
+    overrides: pd.DataFrame,
+) -> Company:
+    """Everybody graded, and why."""
+    customers = grades.grade_customers(measured, grading, config, NOBODY, overrides, policy_reset=False)
+    leads = grades.grade_prospects(measured, grading, config, NOBODY, overrides, AS_OF, policy_reset=False)
+    of_customers = points.of_customers(measured, models, grading)
+    of_prospects = points.of_prospects(measured, models, grading, config)
+    return Company(
+        config,
+        measured,
+        models,
+        customers,
+        leads,
+        of_customers,
+        of_prospects,
+        explain.reasons(customers, of_customers, config),
+        explain.reasons(leads, of_prospects, config),
+    )
+
+
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
     """A small simulated company, measured, graded and explained by models of its own."""
@@ -105,21 +131,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
         measured = criteria.measure(db, AS_OF, config, pricing, models)
         overrides = grades.overrides_valid(db, AS_OF)
     grading = grades.fit_grading(measured, AS_OF)
-    customers = grades.grade_customers(measured, grading, config, NOBODY, overrides, policy_reset=False)
-    leads = grades.grade_prospects(measured, grading, config, NOBODY, overrides, AS_OF, policy_reset=False)
-    of_customers = points.of_customers(measured, models, grading)
-    of_prospects = points.of_prospects(measured, models, grading, config)
-    return Company(
-        config,
-        measured,
-        models,
-        customers,
-        leads,
-        of_customers,
-        of_prospects,
-        explain.reasons(customers, of_customers, config),
-        explain.reasons(leads, of_prospects, config),
-    )
+    return explained(config, measured, models, grading, overrides)
 
 
 # --- on the simulated company ---------------------------------------------------------------------------------------
@@ -459,21 +471,7 @@ def by_segment(company: Company) -> Company:
     )
     models = criteria.Models(value, payment, prospect)
     overrides = pd.DataFrame({"customer_id": [], "tier": []}, dtype="object")
-    customers = grades.grade_customers(measured, grading, config, NOBODY, overrides, policy_reset=False)
-    leads = grades.grade_prospects(measured, grading, config, NOBODY, overrides, AS_OF, policy_reset=False)
-    of_customers = points.of_customers(measured, models, grading)
-    of_prospects = points.of_prospects(measured, models, grading, config)
-    return Company(
-        config,
-        measured,
-        models,
-        customers,
-        leads,
-        of_customers,
-        of_prospects,
-        explain.reasons(customers, of_customers, config),
-        explain.reasons(leads, of_prospects, config),
-    )
+    return explained(config, measured, models, grading, overrides)
 
 
 def test_against_the_segment_scores_stay_and_reasons_still_add_up(

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("clv")
 
-NOBODY = pd.DataFrame({"customer_id": [], "value_source": [], "tier": []})
 PARTS = {  # of a back-test's report, and the models they judge
     "lifetime_value": "lifetime-value",
     "payment_delay": "payment-delay",
@@ -109,9 +108,11 @@ def log(
     difference = drivers.differences(models, measured)
     run.log_metrics({f"{name}/shap_difference": value for name, value in difference.items()})
     drivers.of_models(models, measured, config).log(run)
-    customers = grades.grade_customers(measured, grading, config, NOBODY, NOBODY, policy_reset=True)
+    customers = grades.grade_customers(
+        measured, grading, config, grades.NOBODY, grades.NOBODY, policy_reset=True
+    )
     prospects = grades.grade_prospects(
-        measured, grading, config, NOBODY, NOBODY, grading.trained_as_of, policy_reset=True
+        measured, grading, config, grades.NOBODY, grades.NOBODY, grading.trained_as_of, policy_reset=True
     )
     drivers.of_grades(customers, prospects, measured, models, grading, config).log(run)
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
+# No grades of a month before, and no decisions by hand.
+NOBODY = pd.DataFrame({"customer_id": [], "value_source": [], "tier": []}, dtype="str")
 NO_MONTHS = pd.DataFrame({"customer_id": [], "month": [], "policy_tier": []})
 
 

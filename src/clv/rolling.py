@@ -114,7 +114,7 @@ def backtest_tiers(
                     measured,
                     grading,
                     variant,
-                    past[name][0] if past[name] else _NOBODY,
+                    past[name][0] if past[name] else grades.NOBODY,
                     overrides,
                     policy_reset=False,
                     earlier=_months(past[name]),
@@ -128,9 +128,6 @@ def backtest_tiers(
             for name, found in graded.items():
                 past[name] = [_as_published(found), *past[name][: LOOK_BACK_MONTHS - 1]]
     return _report(seen, config, days, horizon, retrain_months)
-
-
-_NOBODY = pd.DataFrame({"customer_id": [], "value_source": [], "tier": []}, dtype="str")
 
 
 def _months(past: Sequence[pd.DataFrame]) -> pd.DataFrame:

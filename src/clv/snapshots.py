@@ -69,7 +69,6 @@ _KEPT = ("customer_id", "value_source", "is_active", "composite_score", "tie_bre
 
 def _graded_after(months: Sequence[Graded], measured: Measured, grading: Grading, config: Config) -> Graded:
     """The customers of the next of `months` in a row, without what people decided; no columns beyond need."""
-    nobody = pd.DataFrame({"customer_id": [], "value_source": [], "tier": []}, dtype="str")
     newest_first = list(reversed(months))[: config.tiers.confirmation_runs - 1]
     looked_at = [
         month.frame[["customer_id", "policy_tier"]].assign(month=back)
@@ -79,8 +78,8 @@ def _graded_after(months: Sequence[Graded], measured: Measured, grading: Grading
         measured,
         grading,
         config,
-        months[-1].frame if months else nobody,
-        overrides=pd.DataFrame({"customer_id": [], "tier": []}, dtype="str"),
+        months[-1].frame if months else grades.NOBODY,
+        overrides=grades.NOBODY,
         policy_reset=False,
         earlier=pd.concat(looked_at) if looked_at else None,
     )
